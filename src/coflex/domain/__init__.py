@@ -1,0 +1,1 @@
+"""The words: what every other room speaks. Standard library and numpy only."""

@@ -1,0 +1,1 @@
+"""The business, one module a step; all input and output through `ports`."""

@@ -1,0 +1,198 @@
+"""Ports: what the business asks of the world. Adapters and simulations answer; nothing here knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from coflex.domain.activation import SetPoint
+from coflex.domain.clearing import Award
+from coflex.domain.need import Request
+from coflex.domain.offer import Offer
+from coflex.domain.party import Party
+from coflex.domain.product import Product
+from coflex.domain.quantity import Bools, Floats
+from coflex.domain.series import Series
+from coflex.domain.time import Axis, delivery_day
+from coflex.domain.unit import ConnectionPoint, Group, Unit
+from coflex.grid.tables import GridTables
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class TsoSettings:
+    """What the TSO simulator asks for: peaks in MW per direction, and the most it pays."""
+
+    up_mw: float
+    down_mw: float
+    price_limit_eur_mwh: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """How simulated devices behave: share of called units that fail in a day, and noise of meters and forecasts."""
+
+    failure_share: float
+    noise_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSettings:
+    """The case's own page: what, where, when, and the numbers of its counterparts. `fee_share` of every payment."""
+
+    id: str
+    title: str
+    grid: str
+    day: date
+    zone: str
+    seed: int
+    design: str
+    load_scale: float
+    pv_scale: float
+    fee_share: Decimal
+    tso: TsoSettings
+    devices: DeviceSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Everything a delivery day needs. `profiles`: the whole year, shares of each element's power."""
+
+    settings: CaseSettings
+    grid: GridTables
+    profiles: Series
+    parties: tuple[Party, ...]
+    points: tuple[ConnectionPoint, ...]
+    units: tuple[Unit, ...]
+    groups: tuple[Group, ...]
+    products: tuple[Product, ...]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.zone)
+
+    @property
+    def axis(self) -> Axis:
+        """The quarter-hours of the delivery day."""
+        return delivery_day(self.settings.day, self.zone)
+
+
+class Transaction(Protocol):
+    """One unit of work: all of it is written at its end, or nothing."""
+
+    def add(self, records: Iterable[object]) -> None:
+        """Write new records, of any registered record types. Raises SoldTwice when a holding is already there."""
+        ...
+
+    def all(self, kind: type[R], **where: object) -> tuple[R, ...]:
+        """Records of one type whose fields equal the given values, in the order of their keys."""
+        ...
+
+    def remove(self, kind: type[object], **where: object) -> int:
+        """Delete matching records; returns how many."""
+        ...
+
+    def put_document(self, name: str, body: dict[str, Any]) -> None:
+        """Write (or replace) a named JSON document."""
+        ...
+
+    def document(self, name: str) -> dict[str, Any] | None:
+        """A named JSON document, or None."""
+        ...
+
+    def put_series(self, name: str, series: Series) -> None:
+        """Write (or replace) named series, to the bit."""
+        ...
+
+    def series(self, name: str) -> Series | None:
+        """Named series, or None."""
+        ...
+
+    def event(self, kind: str, at: datetime, sender: str, receiver: str, detail: str) -> None:
+        """Append one message or state change to the log, in the same transaction as what it tells."""
+        ...
+
+
+class Store(Protocol):
+    """Where verbs meet. A transaction is exclusive: check and write are one step."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message or state change: who told whom what, when."""
+
+    number: int
+    kind: str
+    at: datetime
+    sender: str
+    receiver: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """What a provider is told when a session opens: see-through to it, nothing of others.
+
+    `open_kw[unit]` qualified power per direction is the register's; `held` are units it may not offer in a
+    period: `held[i, t]` for units in the order of `units`.
+    """
+
+    session: str
+    scope: str
+    product: Product
+    horizon: Axis
+    opens: datetime
+    closes: datetime
+    units: tuple[Unit, ...]
+    groups: tuple[Group, ...]
+    up_kw: Floats
+    down_kw: Floats
+    held: Bools
+    energy_up_kwh: Floats
+    energy_down_kwh: Floats
+
+
+class Providers(Protocol):
+    """The counterpart that offers: simulated here, real parties elsewhere."""
+
+    def offers(self, call: SessionCall) -> Sequence[Offer]: ...
+
+
+class SystemOperator(Protocol):
+    """The counterpart that asks for system services (TSO)."""
+
+    def requests(self, session: str, number: int, horizon: Axis, product: Product) -> Sequence[Request]: ...
+
+
+class Devices(Protocol):
+    """The field: set points in, what really flowed out."""
+
+    def respond(self, setpoints: Sequence[SetPoint], baseline: Series) -> Series:
+        """Mean power of each unit of `baseline` in kW per quarter-hour, given what it was told."""
+        ...
+
+
+Progress = Callable[[str], None]
+__all__ = [
+    "Award",
+    "Case",
+    "CaseSettings",
+    "DeviceSettings",
+    "Devices",
+    "Event",
+    "Progress",
+    "Providers",
+    "SessionCall",
+    "Store",
+    "SystemOperator",
+    "Transaction",
+    "TsoSettings",
+]

@@ -1,0 +1,1 @@
+"""Programs in, solutions out; the only room that knows a solver's name."""

@@ -1,0 +1,131 @@
+"""HiGHS: linear and mixed-integer programs. Huangfu and Hall (2018), doi:10.1007/s12532-017-0130-5.
+
+Serial and seeded, so that the same program gives the same solution; integers stop at a count of nodes, never at a
+time, for the same reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+
+import highspy
+import numpy as np
+
+from coflex.domain.errors import SolverFailure
+from coflex.domain.quantity import Floats
+from coflex.solver.program import Basis, Ending, Program, Solution
+
+NODE_LIMIT = 20_000
+RELATIVE_GAP = 1e-6
+_ENDINGS = {
+    highspy.HighsModelStatus.kOptimal: Ending.OPTIMAL,
+    highspy.HighsModelStatus.kSolutionLimit: Ending.GAP,
+    highspy.HighsModelStatus.kInfeasible: Ending.INFEASIBLE,
+    highspy.HighsModelStatus.kUnboundedOrInfeasible: Ending.INFEASIBLE,
+    highspy.HighsModelStatus.kUnbounded: Ending.UNBOUNDED,
+}
+
+
+def solve(program: Program, start: Solution | None = None) -> Solution:
+    """Solve a program; `start` is a solution of one with the same leading columns and rows (a warm start).
+
+    Raises SolverFailure when the solver stops for any other reason than an optimum, a stated gap, or a proof
+    that there is none.
+    """
+    begun = perf_counter()
+    engine = _engine()
+    engine.passModel(_model(program))
+    if program.integer.any():
+        solution = _solve_integers(engine, program)
+    else:
+        if start is not None and start.basis is not None:
+            _set_basis(engine, start.basis, len(program.cost), len(program.row_lower))
+        solution = _run(engine, program)
+    return replace(solution, seconds=perf_counter() - begun)
+
+
+def _solve_integers(engine: highspy.Highs, program: Program) -> Solution:
+    """Branch and bound, then the linear program with the integers fixed, for its prices."""
+    mixed = _run(engine, program)
+    if mixed.ending not in (Ending.OPTIMAL, Ending.GAP):
+        return mixed
+    whole = np.round(mixed.x)
+    fixed = replace(
+        program,
+        lower=np.where(program.integer, whole, program.lower),
+        upper=np.where(program.integer, whole, program.upper),
+        integer=np.zeros_like(program.integer),
+    )
+    prices = solve(fixed)
+    return replace(prices, ending=mixed.ending, gap=mixed.gap, basis=None)
+
+
+def _engine() -> highspy.Highs:
+    engine = highspy.Highs()  # type: ignore[no-untyped-call]
+    engine.setOptionValue("output_flag", False)
+    engine.setOptionValue("threads", 1)
+    engine.setOptionValue("parallel", "off")
+    engine.setOptionValue("random_seed", 0)
+    engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
+    engine.setOptionValue("dual_feasibility_tolerance", 1e-9)
+    engine.setOptionValue("mip_rel_gap", RELATIVE_GAP)
+    engine.setOptionValue("mip_max_nodes", NODE_LIMIT)
+    return engine
+
+
+def _model(program: Program) -> highspy.HighsLp:
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(program.cost), len(program.row_lower)
+    model.col_cost_, model.col_lower_, model.col_upper_ = program.cost, program.lower, program.upper
+    model.row_lower_, model.row_upper_ = program.row_lower, program.row_upper
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.num_col_, model.a_matrix_.num_row_ = model.num_col_, model.num_row_
+    model.a_matrix_.start_ = program.matrix.indptr
+    model.a_matrix_.index_ = program.matrix.indices
+    model.a_matrix_.value_ = program.matrix.data
+    if program.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        model.integrality_ = [kinds[int(whole)] for whole in program.integer]
+    return model
+
+
+def _set_basis(engine: highspy.Highs, basis: Basis, columns: int, rows: int) -> None:
+    """Start from a neighbour's basis; columns and rows that it did not have enter at zero and as slack."""
+    column_status, row_status = basis
+    if len(column_status) > columns or len(row_status) > rows:
+        return
+    known = highspy.HighsBasis()
+    status = highspy.HighsBasisStatus
+    known.col_status = column_status + [status.kLower] * (columns - len(column_status))
+    known.row_status = row_status + [status.kBasic] * (rows - len(row_status))
+    known.valid = True
+    engine.setBasis(known)
+
+
+def _run(engine: highspy.Highs, program: Program) -> Solution:
+    engine.run()
+    status = engine.getModelStatus()
+    if status not in _ENDINGS:
+        raise SolverFailure(
+            f"The solver stopped with '{engine.modelStatusToString(status)}'.",
+            "Look at the magnitudes of prices and quantities in the book.",
+        )
+    ending = _ENDINGS[status]
+    info = engine.getInfo()
+    if ending in (Ending.INFEASIBLE, Ending.UNBOUNDED):
+        nothing: Floats = np.zeros(0)
+        return Solution(ending, nothing, nothing, nothing, float("nan"), float("nan"), 0.0)
+    found = engine.getSolution()
+    mixed = bool(program.integer.any())
+    basis = engine.getBasis()
+    return Solution(
+        ending=ending,
+        x=np.clip(np.asarray(found.col_value), program.lower, program.upper),
+        row_price=np.asarray(found.row_dual),
+        reduced_cost=np.asarray(found.col_dual),
+        cost=float(info.objective_function_value),
+        gap=float(info.mip_gap) if mixed else 0.0,
+        seconds=0.0,
+        basis=None if mixed else (list(basis.col_status), list(basis.row_status)),
+    )
