@@ -57,6 +57,7 @@ class Replacement:
     """The TSO calls the next line of its list for what a limitation or a failure took away."""
 
     start: datetime
+    session: str
     offer: str
     step: int
     unit: str

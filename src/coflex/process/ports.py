@@ -90,11 +90,11 @@ class Transaction(Protocol):
         """Write new records, of any registered record types. Raises SoldTwice when a holding is already there."""
         ...
 
-    def all(self, kind: type[R], **where: object) -> tuple[R, ...]:
+    def all(self, kind: type[R], /, **where: object) -> tuple[R, ...]:
         """Records of one type whose fields equal the given values, in the order of their keys."""
         ...
 
-    def remove(self, kind: type[object], **where: object) -> int:
+    def remove(self, kind: type[object], /, **where: object) -> int:
         """Delete matching records; returns how many."""
         ...
 

@@ -1,0 +1,1 @@
+"""Doors: the only places that know a format, a wire, a table or a screen. No door opens into another."""

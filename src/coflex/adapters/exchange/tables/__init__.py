@@ -1,0 +1,1 @@
+"""CSV tables and case folders: what people open in a spreadsheet."""

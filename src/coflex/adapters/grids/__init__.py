@@ -1,0 +1,1 @@
+"""Readers of foreign grids. Their heavy imports stay inside the functions that need them."""

@@ -1,0 +1,290 @@
+"""Activate: set points for every unit that was definitively bought, and the operator's hand on them (ACT-01, ACT-03).
+
+The DSO watches the state of its grid quarter-hour by quarter-hour: what was last measured, with the set points of
+the next. Where that breaks a limit, it takes back what the system operator ordered and the grid cannot bear, tells
+the TSO, and the TSO calls the next of its list elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from coflex.domain.activation import Hop, Limitation, Replacement, SetPoint
+from coflex.domain.clearing import Holding, MeritLine, Status
+from coflex.domain.errors import NotReady
+from coflex.domain.light import DynamicLight
+from coflex.domain.need import Violation
+from coflex.domain.party import Role
+from coflex.domain.quantity import Direction, Floats
+from coflex.domain.time import Axis
+from coflex.domain.unit import Group
+from coflex.grid.assess import violations
+from coflex.grid.needs import effects
+from coflex.grid.powerflow import solve
+from coflex.market.engine import SessionState
+from coflex.market.ledger import assign
+from coflex.process.day import Day, states, told
+from coflex.process.plan import free_power
+from coflex.process.ports import Store, Transaction
+
+# Rounds of looking and limiting until nothing that harms is left.
+ROUNDS = 4
+# An activation harms a limit when its effect is at least this share of the strongest unit's.
+HARMS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """Set points sent, unit quarter-hours limited, energy taken back and energy replaced in MWh."""
+
+    setpoints: int
+    ordered_mwh: float
+    limited: int
+    limited_mwh: float
+    replaced_mwh: float
+
+
+def activate(day: Day, store: Store) -> Activated:
+    """Send the day's set points. Raises NotReady while a session is still to be cleared."""
+    axis = day.case.axis
+    with store.transaction() as t:
+        _ready(day, t)
+        if t.all(SetPoint):
+            raise NotReady("The day's set points are already sent.", "Measure it with coflex measure.")
+        holdings = t.all(Holding, status=Status.DEFINITIVE)
+        limits = _limit(day, holdings)
+        replaced = _replace(day, t, holdings, limits)
+        extra = _replacement_holdings(day, replaced)
+        t.add(extra)
+        points = _setpoints(day, t, [*holdings, *extra], limits)
+        t.add([*points, *limits, *replaced])
+        _tell(day, t, points, limits, replaced)
+    hours = axis.hours / 1000
+    return Activated(
+        len(points),
+        sum(point.ordered_kw for point in points) * hours,
+        len(limits),
+        sum(limit.from_kw - limit.to_kw for limit in limits) * hours,
+        sum(one.quantity_kw for one in replaced) * hours,
+    )
+
+
+def _ready(day: Day, t: Transaction) -> None:
+    known = states(t)
+    waiting = [plan.id for plan in day.plans if known.get(plan.id) != SessionState.PUBLISHED]
+    if waiting:
+        raise NotReady(f"{len(waiting)} sessions are not cleared yet, the first is {waiting[0]}.", "Run coflex clear.")
+
+
+def _observed(day: Day) -> tuple[Floats, Floats]:
+    """What the DSO takes for the uncontrolled injections of each quarter-hour: those measured one before (t, n)."""
+    axis = day.case.axis
+    before = Axis(axis.start - axis.step, axis.count, axis.step)
+    return day.injections(day.case.profiles.window(before))
+
+
+def _limit(day: Day, holdings: Sequence[Holding]) -> list[Limitation]:
+    """Take back what the system operator ordered where the observed state breaks a limit that the order worsens."""
+    axis = day.case.axis
+    dso = day.party(Role.DSO)
+    p, q = _observed(day)
+    kw = day.held_kw(holdings, axis)
+    foreign = day.held_kw([h for h in holdings if h.buyer != dso], axis)
+    bought = foreign.copy()
+    causes: dict[tuple[int, int], Violation] = {}
+    for _ in range(ROUNDS):
+        change_p, change_q = day.changes(kw)
+        state = solve(day.network, p + change_p, q + change_q)
+        broken = violations(day.network, state, axis)
+        effect = effects(day.network, state, axis, broken, np.maximum(day.unit_node, 0), day.unit_tan_phi)
+        effect = np.where(day.unit_node >= 0, effect, 0.0)
+        taken = np.zeros_like(kw)
+        for violation, per_kw in zip(broken, effect, strict=True):
+            t = axis.position(violation.start)
+            for u, back in _take_back(violation.excess, per_kw, foreign[:, t] + taken[:, t]):
+                taken[u, t] += back
+                causes.setdefault((u, t), violation)
+        if not taken.any():
+            break
+        kw += taken
+        foreign += taken
+    return _limitations(day, holdings, bought, foreign, causes)
+
+
+def _take_back(excess: float, per_kw: Floats, foreign: Floats) -> list[tuple[int, float]]:
+    """(unit, kW with its sign) to give back, the most harmful first, until the limit is kept on the linearisation.
+
+    `per_kw[u]`: effect of one kW more injection on how far the limit is broken; `foreign[u]`: signed kW that stand.
+    """
+    strongest = float(np.abs(per_kw).max(initial=0.0))
+    harm = per_kw * np.sign(foreign)
+    order = np.lexsort((np.arange(len(harm)), -harm))
+    back: list[tuple[int, float]] = []
+    left = excess
+    for u in order.tolist():
+        if left <= 0 or harm[u] <= HARMS * strongest:
+            break
+        kw = min(abs(float(foreign[u])), np.ceil(left / harm[u]))
+        if kw:
+            back.append((u, -float(np.sign(foreign[u])) * kw))
+            left -= kw * harm[u]
+    return back
+
+
+def _limitations(
+    day: Day,
+    holdings: Sequence[Holding],
+    bought: Floats,
+    stands: Floats,
+    causes: dict[tuple[int, int], Violation],
+) -> list[Limitation]:
+    buyer = {(h.unit, h.start): h.buyer for h in holdings}
+    found = []
+    for (u, t), violation in sorted(causes.items(), key=lambda item: (item[0][1], item[0][0])):
+        before, after = abs(round(float(bought[u, t]))), abs(round(float(stands[u, t])))
+        if after < before:
+            unit, start = day.units[u].id, day.case.axis[t]
+            value, bound = round(violation.value, 6), round(violation.bound, 6)
+            who = buyer[(unit, start)]
+            found.append(
+                Limitation(
+                    start,
+                    unit,
+                    buyer[(unit, start)],
+                    before,
+                    after,
+                    violation.element,
+                    value,
+                    round(violation.bound, 6),
+                )
+            )
+    return found
+
+
+def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequence[Limitation]) -> list[Replacement]:
+    """The next lines of the TSO's list, elsewhere, for what was taken back."""
+    held = {(h.unit, h.start): h for h in holdings}
+    missing: dict[tuple[datetime, Direction, str], int] = {}
+    barred: dict[datetime, set[str]] = {}
+    for limit in limits:
+        holding = held[(limit.unit, limit.start)]
+        key = limit.start, holding.direction, holding.session
+        missing[key] = missing.get(key, 0) + limit.from_kw - limit.to_kw
+        barred.setdefault(limit.start, set()).add(day.unit_perimeter[day.unit_index[limit.unit]])
+    groups = {group.id: group for group in day.case.groups}
+    taken = set(held)
+    found: list[Replacement] = []
+    for (start, direction, session), kw in sorted(missing.items()):
+        lines = t.all(MeritLine, session=session, start=start, direction=direction)
+        room = _room_left(day, t, session, start, direction, holdings)
+        for line in sorted(lines, key=lambda line: line.rank):
+            group = groups[line.location]
+            if not kw or group.perimeter in barred[start] or line.accepted_kw >= line.offered_kw:
+                continue
+            able = min(kw, line.offered_kw - line.accepted_kw, room.get(group.perimeter, kw))
+            for unit, share in _free_shares(day, t, session, group, start, direction, able, taken):
+                taken.add((unit, start))
+                why = f"for what the DSO limited at {start.isoformat()}"
+                found.append(Replacement(start, session, line.offer, line.step, unit, direction, share, why))
+                kw -= share
+                room[group.perimeter] = room.get(group.perimeter, 0) - share
+    return found
+
+
+def _room_left(
+    day: Day, t: Transaction, session: str, start: datetime, direction: Direction, holdings: Sequence[Holding]
+) -> dict[str, int]:
+    """What each perimeter's light still allows; perimeters without a light are not limited."""
+    room = {
+        light.perimeter: light.capability_kw
+        for light in t.all(DynamicLight, session=session, start=start, direction=direction)
+    }
+    for holding in holdings:
+        perimeter = day.unit_perimeter[day.unit_index[holding.unit]]
+        if holding.session == session and holding.start == start and perimeter in room:
+            room[perimeter] -= holding.quantity_kw
+    return {perimeter: max(0, kw) for perimeter, kw in room.items()}
+
+
+def _free_shares(
+    day: Day,
+    t: Transaction,
+    session: str,
+    group: Group,
+    start: datetime,
+    direction: Direction,
+    able_kw: int,
+    taken: set[tuple[str, datetime]],
+) -> Sequence[tuple[str, int]]:
+    plan = day.plan(session)
+    up, down = free_power(t, day.forwarder(plan), plan)
+    power = (up if direction is Direction.UP else down)[:, plan.horizon.position(start)]
+    free = [(unit, int(power[day.unit_index[unit]])) for unit in group.units if (unit, start) not in taken]
+    return assign(min(able_kw, sum(kw for _, kw in free)), free)
+
+
+def _replacement_holdings(day: Day, replaced: Sequence[Replacement]) -> list[Holding]:
+    tso, fixed = day.party(Role.TSO), Status.DEFINITIVE
+    return [
+        Holding(one.unit, one.start, one.session, tso, one.direction, one.quantity_kw, one.offer, fixed)
+        for one in replaced
+    ]
+
+
+def _setpoints(
+    day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequence[Limitation]
+) -> tuple[SetPoint, ...]:
+    """One set point for each holding, on the nominated schedule, confirmed by every hop down to the customer."""
+    nominated = day.firm(t, "nomination")
+    rows = {name: nominated.values[i] for i, name in enumerate(nominated.names)}
+    stands = {(limit.unit, limit.start): limit.to_kw for limit in limits}
+    points = []
+    for holding in sorted(holdings, key=lambda h: (h.unit, h.start)):
+        baseline = float(rows[holding.unit][nominated.axis.position(holding.start)])
+        ordered = stands.get((holding.unit, holding.start), holding.quantity_kw)
+        points.append(
+            SetPoint(
+                unit=holding.unit,
+                start=holding.start,
+                buyer=holding.buyer,
+                session=holding.session,
+                direction=holding.direction,
+                awarded_kw=holding.quantity_kw,
+                ordered_kw=ordered,
+                baseline_kw=round(baseline, 3),
+                power_kw=round(baseline + holding.direction.sign * ordered, 3),
+                acknowledged=Hop.ENERGY_MANAGEMENT_SYSTEM,
+            )
+        )
+    return tuple(points)
+
+
+def _tell(
+    day: Day,
+    t: Transaction,
+    points: Sequence[SetPoint],
+    limits: Sequence[Limitation],
+    replaced: Sequence[Replacement],
+) -> None:
+    """Orders go out a quarter-hour before they start and come back confirmed; limits go to the TSO, then to the SP."""
+    market, dso, tso = (day.party(role) for role in (Role.MARKET_OPERATOR, Role.DSO, Role.TSO))
+    provider = {unit.id: unit.provider for unit in day.units}
+    orders: dict[tuple[datetime, str, str], int] = {}
+    for point in points:
+        key = point.start, point.buyer, provider[point.unit]
+        orders[key] = orders.get(key, 0) + 1
+    lead = timedelta(minutes=15)
+    for (start, buyer, name), count in sorted(orders.items()):
+        t.event("activation_order", start - lead, buyer, market, f"{count} set points of {name}")
+        t.event("set_points", start - lead, market, name, f"{count} set points")
+        t.event("acknowledgement", start - lead, name, buyer, f"{count} set points")
+    for limit in limits:
+        detail = f"{limit.unit} from {limit.from_kw} to {limit.to_kw} kW, {limit.element}"
+        t.event("limit", limit.start, dso, tso, detail)
+        told(t, "modification", limit.start, tso, [provider[limit.unit]], detail)
+    for one in replaced:
+        t.event("replacement", one.start, tso, provider[one.unit], f"{one.unit} {one.quantity_kw} kW {one.direction}")

@@ -1,0 +1,249 @@
+"""Clear: at the gate, choose the cheapest offers that meet every need, write who holds what, publish the list.
+
+One transaction from the check to the ledger: a session that was cleared once is never cleared again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from time import perf_counter
+
+import numpy as np
+
+from coflex.domain.clearing import Award, Holding, MeritLine, Reason, Status, Uncovered
+from coflex.domain.light import DynamicLight
+from coflex.domain.need import Request
+from coflex.domain.offer import Offer
+from coflex.domain.party import Role
+from coflex.domain.quantity import Bools, Floats
+from coflex.grid.rows import AcGrid, Guard
+from coflex.market.book import OrderBook, Place, build, direction_of
+from coflex.market.clearing import Answer
+from coflex.market.clearing import clear as clear_book
+from coflex.market.design import DistributionGrid, Needs, SessionPlan
+from coflex.market.engine import SessionState, advance, life
+from coflex.market.ledger import Claim, assign, claim, free_units
+from coflex.market.merit import merit_order, uncovered
+from coflex.market.model import Demand
+from coflex.market.pricing import bid, prices
+from coflex.process.day import SESSIONS, Day, states, told
+from coflex.process.plan import free_power
+from coflex.process.ports import Store, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What a session decided, and how long the clearing took (time is for measuring, never stored)."""
+
+    session: str
+    offers: int
+    awards: int
+    definitive_mwh: float
+    preliminary_mwh: float
+    cost_eur: Decimal
+    uncovered: int
+    passes: int
+    gap: float
+    solver_seconds: float
+    total_seconds: float
+
+
+def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared:
+    """Close the gate, clear, write awards, list and ledger, publish. Raises NotReady when the session is not open."""
+    with store.transaction() as t:
+        known = states(t)
+        state = SessionState(known.get(session.id, SessionState.ANNOUNCED))
+        state = advance(session.session, state, SessionState.CLOSED)
+        offers = t.all(Offer, session=session.id)
+        book = build(offers, session.horizon, places(day))
+        begun = perf_counter()
+        admissible, shut = _admissible(day, t, session, book)
+        demand = _demand(t, session)
+        capability = _capability(t, session)
+        answer = clear_book(book, admissible, demand, _grid(day, t, session), capability)
+        total = perf_counter() - begun
+        awards = _awards(day, session, book, answer)
+        lines = merit_order(session.id, book, answer, shut, capability or {}, session.status)
+        short = uncovered(session.id, book, demand, answer)
+        _write(day, t, session, awards, lines, short, at)
+        for following in life(session.session):
+            if following not in (SessionState.ANNOUNCED, SessionState.OPEN, SessionState.CLOSED):
+                state = advance(session.session, state, following)
+        known[session.id] = state.value
+        t.put_document(SESSIONS, known)
+    return _summary(session, len(offers), awards, len(short), answer, total)
+
+
+def places(day: Day) -> dict[str, Place]:
+    """Where every unit and group acts. A group has no single node: sessions that see the grid take units alone."""
+    found = {
+        unit.id: Place(int(day.unit_node[u]), day.unit_perimeter[u], unit.tan_phi) for u, unit in enumerate(day.units)
+    }
+    return found | {group.id: Place(-1, group.perimeter, 0.0) for group in day.case.groups}
+
+
+def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | None:
+    """The grid as the session sees it: the forecast without this buyer's changeable awards, or nothing."""
+    if session.session.grid.distribution is not DistributionGrid.AC:
+        return None
+    outlook = t.series(f"{day.forwarder(session).id}/forecast")
+    assert outlook is not None  # the session has been planned
+    margin = session.session.security_margin
+    guard = Guard(margin.voltage_pu, margin.loading_share) if margin else None
+    return AcGrid(day.network, *day.injections(outlook.window(session.horizon)), guard)
+
+
+def _demand(t: Transaction, session: SessionPlan) -> Demand:
+    if session.session.needs is not Needs.REQUESTS:
+        return Demand.none()
+    asked = [r for r in t.all(Request, session=session.id) if r.quantity_kw > 0]
+    asked.sort(key=lambda r: (r.start, r.direction))
+    return Demand(
+        np.array([r.direction.sign for r in asked], dtype=np.int64),
+        np.array([session.horizon.position(r.start) for r in asked], dtype=np.int64),
+        np.array([r.quantity_kw / 1000 for r in asked]),
+        np.array([float(r.price_limit_eur_mwh) for r in asked]),
+    )
+
+
+def _capability(t: Transaction, session: SessionPlan) -> dict[tuple[str, int], Floats] | None:
+    """Capability of each perimeter and direction over the horizon in MW, where the session works under lights."""
+    if session.session.grid.distribution is not DistributionGrid.CAPABILITY:
+        return None
+    found: dict[tuple[str, int], Floats] = {}
+    for light in t.all(DynamicLight, session=session.id):
+        key = light.perimeter, light.direction.sign
+        row = found.setdefault(key, np.zeros(len(session.horizon)))
+        row[session.horizon.position(light.start)] = light.capability_kw / 1000
+    return found
+
+
+def _admissible(
+    day: Day, t: Transaction, session: SessionPlan, book: OrderBook
+) -> tuple[Bools, dict[int, tuple[Reason, str]]]:
+    """Blocks that may be bought, and why the others may not: held by another buyer, or above the price limit."""
+    ledger = t.all(Holding)
+    names = [unit.id for unit in day.units]
+    free = free_units(ledger, names, day.buyer(session), session.horizon)
+    usable = np.ones((len(book.offers), len(session.horizon)), dtype=np.bool_)
+    members = {group.id: group.units for group in day.case.groups}
+    for o, offer in enumerate(book.offers):
+        units = [offer.unit] if offer.unit else list(members[offer.group or ""])
+        usable[o] = free[[day.unit_index[unit] for unit in units]].any(axis=0)
+    admissible = usable[book.offer, book.period]
+    shut = dict.fromkeys(np.flatnonzero(~admissible).tolist(), (Reason.HELD_ELSEWHERE, "held by another buyer"))
+    limits = {
+        (r.direction.sign, session.horizon.position(r.start)): r.price_limit_eur_mwh
+        for r in t.all(Request, session=session.id)
+    }
+    for i in np.flatnonzero(admissible).tolist() if limits else ():
+        limit = limits.get((int(book.sign[i]), int(book.period[i])))
+        if limit is not None and bid(book, i) > limit:
+            admissible[i] = False
+            shut[i] = Reason.PRICE_LIMIT, f"the buyer pays at most {limit} EUR/MWh"
+    return admissible, shut
+
+
+def _awards(day: Day, session: SessionPlan, book: OrderBook, answer: Answer) -> tuple[Award, ...]:
+    paid = prices(book, answer, session.session.pricing)
+    instants = tuple(session.horizon)
+    awards = []
+    for i, price in paid.items():
+        offer = book.offers[int(book.offer[i])]
+        start = instants[int(book.period[i])]
+        awards.append(
+            Award(
+                session=session.id,
+                offer=offer.id,
+                step=offer.steps[int(book.step[i])].number,
+                provider=offer.provider,
+                buyer=day.buyer(session),
+                product=offer.product,
+                unit=offer.unit,
+                group=offer.group,
+                direction=direction_of(int(book.sign[i])),
+                start=start,
+                quantity_kw=int(answer.award_kw[i]),
+                bid_eur_mwh=bid(book, i),
+                price_eur_mwh=price,
+                status=session.status(start),
+            )
+        )
+    return tuple(awards)
+
+
+def _write(
+    day: Day,
+    t: Transaction,
+    session: SessionPlan,
+    awards: Sequence[Award],
+    lines: Sequence[MeritLine],
+    short: Sequence[Uncovered],
+    at: datetime,
+) -> None:
+    """Awards replace the buyer's preliminary ones of this horizon; the ledger follows; everyone concerned is told."""
+    buyer = day.buyer(session)
+    ledger = t.all(Holding)
+    _, removed, added = claim(ledger, session, buyer, _claims(day, t, session, ledger, awards))
+    for holding in removed:
+        t.remove(Holding, unit=holding.unit, start=holding.start)
+    earlier = t.all(Award, buyer=buyer, status=Status.PRELIMINARY)
+    for gone in sorted({award.session for award in earlier}):
+        starts = tuple({a.start for a in earlier if a.session == gone and session.horizon.covers(a.start)})
+        t.remove(Award, session=gone, start=starts)
+    t.add([*added, *awards, *lines, *short])
+    market, operators = day.party(Role.MARKET_OPERATOR), [day.party(Role.DSO), day.party(Role.TSO)]
+    for provider in sorted({award.provider for award in awards}):
+        mine = [award for award in awards if award.provider == provider]
+        t.event("award", at, market, provider, f"{len(mine)} in {session.id}")
+    told(t, "merit_order_list", at, market, operators, f"{len(lines)} lines of {session.id}")
+    told(t, "unavailable_units", at, market, operators, f"{len(added)} unit quarter-hours by {session.id}")
+
+
+def _claims(
+    day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding], awards: Sequence[Award]
+) -> list[Claim]:
+    """Units behind the awards: the unit that offered, or the group's units by the ledger's rule."""
+    totals: dict[tuple[str, str, datetime], int] = {}
+    sellers: dict[tuple[str, str, datetime], Award] = {}
+    for award in awards:
+        key = award.unit or "", award.group or "", award.start
+        totals[key] = totals.get(key, 0) + award.quantity_kw
+        sellers.setdefault(key, award)
+    free = free_units(ledger, [unit.id for unit in day.units], day.buyer(session), session.horizon)
+    up, down = free_power(t, day.forwarder(session), session)
+    members = {group.id: group.units for group in day.case.groups}
+    claims = []
+    for (unit, group, start), kw in sorted(totals.items()):
+        award, column = sellers[(unit, group, start)], session.horizon.position(start)
+        shares: Sequence[tuple[str, int]] = [(unit, kw)]
+        if group:
+            power = up if award.direction.sign > 0 else down
+            rows = [day.unit_index[member] for member in members[group]]
+            shares = assign(kw, [(day.units[u].id, int(power[u, column]) if free[u, column] else 0) for u in rows])
+        claims += [Claim(name, start, award.direction, share, award.offer) for name, share in shares]
+    return claims
+
+
+def _summary(
+    session: SessionPlan, offers: int, awards: Sequence[Award], short: int, answer: Answer, total: float
+) -> Cleared:
+    hours = Decimal(str(session.horizon.hours)) / 1000
+    mwh = {status: float(sum(a.quantity_kw for a in awards if a.status is status) * hours) for status in Status}
+    cost = sum((a.quantity_kw * hours * a.price_eur_mwh for a in awards), Decimal(0))
+    return Cleared(
+        session=session.id,
+        offers=offers,
+        awards=len(awards),
+        definitive_mwh=mwh[Status.DEFINITIVE],
+        preliminary_mwh=mwh[Status.PRELIMINARY],
+        cost_eur=cost.quantize(Decimal("0.01")),
+        uncovered=short,
+        passes=answer.passes,
+        gap=answer.gap,
+        solver_seconds=answer.solver_seconds,
+        total_seconds=total,
+    )

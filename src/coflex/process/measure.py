@@ -1,0 +1,139 @@
+"""Measure: what really flowed, what the grid was like, and whether each unit did as it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coflex.domain.activation import Replacement, SetPoint
+from coflex.domain.clearing import Holding, Status
+from coflex.domain.errors import NotReady, refuse
+from coflex.domain.need import Violation
+from coflex.domain.party import Role
+from coflex.domain.quantity import Floats
+from coflex.domain.reading import Reading
+from coflex.domain.series import Series
+from coflex.grid.assess import violations
+from coflex.grid.powerflow import GridState, solve
+from coflex.metering.quality import out_of_range, substitute
+from coflex.process.day import Day
+from coflex.process.ports import Devices, Store, Transaction
+
+# A unit is reported when it gave less than this share of its order.
+SHORT = 0.75
+STATES = ("forecast", "planned", "untouched", "actual")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Readings taken, orders that were missed, and violations in each state of the day (element quarter-hours)."""
+
+    readings: int
+    missed: int
+    violations: dict[str, int]
+
+
+def measure(day: Day, store: Store, devices: Devices) -> Measured:
+    """Read every called unit over the day and assess the four states of the grid.
+
+    forecast: as each definitive part was foreseen; planned: with what was definitively bought; untouched: what would
+    have come true without any activation; actual: what came true. Raises NotReady before set points are sent.
+    """
+    with store.transaction() as t:
+        points = t.all(SetPoint)
+        if not points and not t.series("actual"):
+            raise NotReady("No set points have been sent yet.", "Run coflex activate first.")
+        if t.all(Reading):
+            raise NotReady("The day is already measured.", "Settle it with coflex settle.")
+        untouched = day.unit_kw(day.truth(day.case.axis))
+        flowed = devices.respond(points, untouched)
+        called = sorted({point.unit for point in points})
+        readings = _readings(day, flowed, untouched, called)
+        t.add(readings)
+        t.put_series("actual", flowed)
+        counts = _assess(day, t, flowed.values - untouched.values)
+        missed = _missed(points, flowed, untouched)
+        t.put_document("monitoring", {"missed": missed})
+        dso, keeper = day.party(Role.DSO), day.party(Role.METERED_DATA_ADMINISTRATOR)
+        t.event("readings", day.case.axis.end, keeper, dso, f"{len(readings)} readings of {len(called)} units")
+    return Measured(len(readings), len(missed), counts)
+
+
+def _readings(day: Day, flowed: Series, untouched: Series, called: Sequence[str]) -> list[Reading]:
+    rated = np.array([max(unit.up_kw, unit.down_kw) for unit in day.units], dtype=np.float64)
+    reach = np.abs(untouched.values).max(axis=1) + rated
+    refuse("The measurements", out_of_range(flowed, -reach, reach))
+    instants = tuple(flowed.axis)
+    readings = []
+    for name in called:
+        u = day.unit_index[name]
+        filled = substitute(flowed.values[u], untouched.values[u])
+        pairs = zip(instants, filled.values.tolist(), filled.quality, strict=True)
+        readings += [Reading(name, start, round(kw, 6), quality) for start, kw, quality in pairs]
+    return readings
+
+
+def grid_states(day: Day, t: Transaction, moved_kw: Floats) -> dict[str, GridState]:
+    """The four states of the day; `moved_kw[u, t]`: by how much units really moved, injection positive."""
+    axis = day.case.axis
+    foreseen = day.injections(day.firm(t, "forecast"))
+    real = day.injections(day.truth(axis))
+    bought = day.changes(day.held_kw(planned_holdings(t), axis))
+    moved = day.changes(moved_kw)
+    return {
+        "forecast": solve(day.network, *foreseen),
+        "planned": solve(day.network, foreseen[0] + bought[0], foreseen[1] + bought[1]),
+        "untouched": solve(day.network, *real),
+        "actual": solve(day.network, real[0] + moved[0], real[1] + moved[1]),
+    }
+
+
+def planned_holdings(t: Transaction) -> list[Holding]:
+    """What the sessions definitively bought, without what was called later in place of something limited."""
+    later = {(one.unit, one.start) for one in t.all(Replacement)}
+    return [h for h in t.all(Holding, status=Status.DEFINITIVE) if (h.unit, h.start) not in later]
+
+
+def _assess(day: Day, t: Transaction, moved_kw: Floats) -> dict[str, int]:
+    counts = {}
+    for name, state in grid_states(day, t, moved_kw).items():
+        found = violations(day.network, state, day.case.axis)
+        t.put_document(f"violations/{name}", {"violations": [_as_row(violation) for violation in found]})
+        t.put_series(f"state/{name}/vm", Series(day.network.node_names, day.case.axis, state.vm.T))
+        t.put_series(f"state/{name}/loading", Series(day.network.branch_names, day.case.axis, state.loading.T))
+        flows = np.stack([state.interface_p_mw, state.interface_q_mvar, state.losses_mw])
+        t.put_series(f"state/{name}/interface", Series(("p_mw", "q_mvar", "losses_mw"), day.case.axis, flows))
+        counts[name] = len(found)
+    return counts
+
+
+def _as_row(violation: Violation) -> dict[str, object]:
+    return {
+        "start": violation.start.isoformat(),
+        "element": violation.element,
+        "kind": violation.kind.value,
+        "value": round(violation.value, 6),
+        "bound": round(violation.bound, 6),
+    }
+
+
+def _missed(points: Sequence[SetPoint], flowed: Series, untouched: Series) -> list[dict[str, object]]:
+    """Orders of which too little came: the unit moved by less than it was told, against what it would have done."""
+    row = {name: i for i, name in enumerate(flowed.names)}
+    missed = []
+    for point in points:
+        u, t = row[point.unit], flowed.axis.position(point.start)
+        moved = point.direction.sign * float(flowed.values[u, t] - untouched.values[u, t])
+        above = point.direction.sign * (point.power_kw - float(flowed.values[u, t])) > 0
+        if point.ordered_kw and above and moved < SHORT * point.ordered_kw:
+            missed.append(
+                {
+                    "unit": point.unit,
+                    "start": point.start.isoformat(),
+                    "ordered_kw": point.ordered_kw,
+                    "moved_kw": round(moved, 3),
+                }
+            )
+    return missed

@@ -1,0 +1,109 @@
+"""Qualify: the connecting operator answers each unit with a static traffic light and its proof (REG-04)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from coflex.domain.errors import NotReady
+from coflex.domain.party import Role
+from coflex.domain.qualification import StaticLight, StaticMode, Verdict
+from coflex.domain.quantity import Direction, Floats, Ints
+from coflex.domain.time import Axis, local_label
+from coflex.domain.unit import Unit
+from coflex.grid.powerflow import GridState, solve
+from coflex.grid.qualify import Candidates, static_lights
+from coflex.process.day import Day, history_days, told
+from coflex.process.ports import Store
+
+# Local days before the delivery day whose mean day gives the reference states.
+REFERENCE_DAYS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Qualified:
+    """Lights by mode and verdict, and the qualified power in the mode that the design uses."""
+
+    mode: StaticMode
+    verdicts: dict[str, int]
+    registered_kw: int
+    qualified_kw: int
+
+
+def qualify(day: Day, store: Store, at: datetime) -> Qualified:
+    """Compute and store the static light of every unit, direction and mode, and tell the providers.
+
+    Units outside the modelled grid are confirmed as registered by the transmission operator's own rules and get no
+    light here. Raises NotReady before the register is filled.
+    """
+    reference, labels = reference_states(day)
+    inside = [u for u, node in enumerate(day.unit_node) if node >= 0]
+    units = [day.units[u] for u in inside]
+    candidates = Candidates(
+        names=tuple(unit.id for unit in units),
+        node=day.unit_node[inside],
+        tan_phi=day.unit_tan_phi[inside],
+        up_kw=np.array([unit.up_kw for unit in units], dtype=np.int64),
+        down_kw=np.array([unit.down_kw for unit in units], dtype=np.int64),
+    )
+    lights = static_lights(day.network, reference, labels, candidates)
+    keeper, operator = day.party(Role.REGISTER_OPERATOR), day.party(Role.DSO)
+    with store.transaction() as t:
+        if not t.all(Unit):
+            raise NotReady("No unit is registered yet.", "Run coflex register first.")
+        t.remove(StaticLight)
+        t.add(lights)
+        told(t, "static_light", at, operator, [keeper], f"{len(lights)} lights")
+        for provider in sorted({unit.provider for unit in units}):
+            told(t, "static_light_forwarded", at, keeper, [provider], "lights of its units")
+    mode = StaticMode.ONE_BY_ONE
+    mine = [light for light in lights if light.mode is mode]
+    verdicts = Counter(f"{light.mode.value} {light.verdict.value}" for light in lights)
+    return Qualified(
+        mode, dict(sorted(verdicts.items())), sum(x.registered_kw for x in mine), sum(x.limit_kw for x in mine)
+    )
+
+
+def reference_states(day: Day) -> tuple[GridState, tuple[str, ...]]:
+    """The states against which static lights are computed: on the mean day of the last four weeks, the quarter-hours
+    of highest withdrawal and of highest injection of the whole grid."""
+    axes = [axis for axis in history_days(day, REFERENCE_DAYS) if len(axis) == 96]
+    if not axes:
+        axes = [day.case.axis]
+    p, q = _mean_day(day, axes)
+    total = p.sum(axis=1)
+    chosen = (int(np.argmin(total)), int(np.argmax(total)))
+    clock = [local_label(axes[-1][t], day.case.zone)[11:16] for t in chosen]
+    labels = (f"mean day, highest withdrawal at {clock[0]}", f"mean day, highest injection at {clock[1]}")
+    return solve(day.network, p[list(chosen)], q[list(chosen)]), labels
+
+
+def _mean_day(day: Day, axes: list[Axis]) -> tuple[Floats, Floats]:
+    p = q = None
+    for axis in axes:
+        one_p, one_q = day.injections(day.truth(axis))
+        p, q = (one_p, one_q) if p is None or q is None else (p + one_p, q + one_q)
+    assert p is not None and q is not None
+    return p / len(axes), q / len(axes)
+
+
+def qualified_kw(lights: tuple[StaticLight, ...], units: tuple[Unit, ...]) -> dict[tuple[str, Direction], int]:
+    """Qualified power of each unit and direction in the mode for operators that take part in every session; units
+    outside the modelled grid as registered."""
+    limits = {
+        (light.unit, light.direction): 0 if light.verdict is Verdict.REJECTED else light.limit_kw
+        for light in lights
+        if light.mode is StaticMode.ONE_BY_ONE
+    }
+    for unit in units:
+        if not unit.element:
+            limits[(unit.id, Direction.UP)], limits[(unit.id, Direction.DOWN)] = unit.up_kw, unit.down_kw
+    return limits
+
+
+def limit_array(limits: dict[tuple[str, Direction], int], units: tuple[Unit, ...], direction: Direction) -> Ints:
+    """Limits as an array in the order of `units`, zero where there is none."""
+    return np.array([limits.get((unit.id, direction), 0) for unit in units], dtype=np.int64)
