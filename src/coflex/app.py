@@ -1,27 +1,27 @@
-"""The only file that knows everyone: settings in, a platform out, and the command that runs it."""
+"""The only file that knows everyone: settings in, a platform out."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from time import perf_counter
 
-from coflex.adapters.cli.main import build
-from coflex.adapters.exchange.tables.case_folder import read_case, write_case
+from coflex.adapters.exchange.tables.case_folder import check_case, read_case, write_case
 from coflex.adapters.exchange.tables.outcomes import OutcomeFolder, read_offers
 from coflex.adapters.grids.simbench import load_grid
 from coflex.adapters.store.sql import SqlStore
 from coflex.adapters.web.pages.day import render
-from coflex.domain.errors import NotReady
+from coflex.domain.errors import CoflexError, Finding, NotReady, Refused, refuse
 from coflex.domain.quantity import Floats
 from coflex.domain.series import Series
-from coflex.domain.unit import Unit
-from coflex.market.design import SessionPlan, load_design, read_design
+from coflex.grid.network import build
+from coflex.market.design import Design, SessionPlan, load_design, read_design
 from coflex.market.engine import SessionState, upcoming
 from coflex.process.activate import Activated, activate
 from coflex.process.clear import Cleared, clear
@@ -39,7 +39,32 @@ from coflex.simulation.devices import SimulatedDevices
 from coflex.simulation.providers import SimulatedProviders, nominate
 from coflex.simulation.tso import SimulatedTso
 
-CACHE = Path("cases") / ".grids"
+STORE = "coflex.db"
+TIMINGS = "timings.json"
+GRIDS = ".grids"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """How many offers from outside a session took."""
+
+    session: str
+    offers: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayRun:
+    """What each verb answered, in the order of the day, and how long all of it took."""
+
+    registered: Registered
+    qualified: Qualified
+    planned: tuple[Planned, ...]
+    cleared: tuple[Cleared, ...]
+    activated: Activated
+    measured: Measured
+    settled: Settled
+    reported: Reported
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,25 +74,10 @@ class Platform:
     day: Day
     store: Store
     out: Path
-    timings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def case(self) -> Case:
         return self.day.case
-
-    def next_session(self, to: SessionState) -> SessionPlan:
-        """The session whose next step is `to`. Raises NotReady when another step comes first."""
-        with self.store.transaction() as t:
-            known = {name: SessionState(state) for name, state in states(t).items()}
-        action = upcoming(self.day.plans, known)
-        if action is None:
-            raise NotReady("Every session of the day is cleared.", "Go on with coflex activate.")
-        session = self.day.plan(action.session)
-        is_open = known.get(session.id) is SessionState.OPEN
-        if (to is SessionState.OPEN) == is_open:
-            verb = "clear" if is_open else "plan"
-            raise NotReady(f"Session {session.id} comes next and is not ready.", f"Run coflex {verb} first.")
-        return session
 
     def register(self) -> Registered:
         return register(self.day, self.store, self.day.plans[0].opens)
@@ -76,33 +86,20 @@ class Platform:
         return qualify(self.day, self.store, self.day.plans[0].opens)
 
     def plan(self) -> Planned:
-        session = self.next_session(SessionState.OPEN)
+        session = self._next(SessionState.OPEN)
         tso = SimulatedTso(self.case.settings.tso, self.case.settings.seed, self.case.zone)
         return plan(self.day, self.store, session, session.opens, self._nominate, tso)
 
-    def _nominate(self, unit_kw: Series) -> tuple[Series, Floats, Floats]:
-        nomination = nominate(unit_kw, self.day.units)
-        return nomination.schedule, nomination.up_kw, nomination.down_kw
-
-    def offer(self, table: Path) -> int:
+    def offer(self, table: Path) -> Offered:
         """Take a table of offers from outside into the open session."""
-        session = self.next_session(SessionState.CLOSED)
-        return len(submit(self.day, self.store, session, read_offers(table, session.id)))
+        session = self._next(SessionState.CLOSED)
+        return Offered(session.id, len(submit(self.day, self.store, session, read_offers(table, session.id))))
 
     def clear(self) -> Cleared:
         """Let the simulated providers offer, then close the gate and clear."""
-        session = self.next_session(SessionState.CLOSED)
+        session = self._next(SessionState.CLOSED)
         collect(self.day, self.store, session, SimulatedProviders(self.case.settings.seed, self.case.zone))
-        cleared = clear(self.day, self.store, session, session.closes)
-        self.timings.append(
-            {
-                "session": session.id,
-                "passes": cleared.passes,
-                "solver_seconds": cleared.solver_seconds,
-                "total_seconds": cleared.total_seconds,
-            }
-        )
-        return cleared
+        return clear(self.day, self.store, session, session.closes)
 
     def activate(self) -> Activated:
         return activate(self.day, self.store)
@@ -118,36 +115,127 @@ class Platform:
     def report(self) -> Reported:
         return report(self.day, self.store, OutcomeFolder(self.out, render))
 
-    def sessions_left(self) -> int:
+    def sessions(self, progress: Progress, clear_last: bool = True) -> tuple[Planned | Cleared, ...]:
+        """Plan and clear, session after session, to the end of the day; or until the last one is open."""
+        answers: list[Planned | Cleared] = []
+        while (coming := self._coming()) is not None:
+            session, to = coming
+            if to is SessionState.OPEN:
+                progress(f"plan {session.id}")
+                answers.append(self.plan())
+            elif clear_last or len(self._states()) < len(self.day.plans):
+                progress(f"clear {session.id}")
+                answers.append(self.clear())
+            else:
+                break
+        return tuple(answers)
+
+    def run(self, progress: Progress) -> DayRun:
+        """The whole day: every verb in its order. How long the clearings took goes to `timings.json`."""
+        begun = perf_counter()
+        progress("register")
+        registered = self.register()
+        progress("qualify")
+        qualified = self.qualify()
+        answers = self.sessions(progress)
+        progress("activate")
+        activated = self.activate()
+        progress("measure")
+        measured = self.measure()
+        progress("settle")
+        settled = self.settle()
+        progress("report")
+        reported = self.report()
+        planned = tuple(answer for answer in answers if isinstance(answer, Planned))
+        cleared = tuple(answer for answer in answers if isinstance(answer, Cleared))
+        seconds = perf_counter() - begun
+        _write_timings(self.out / TIMINGS, cleared, seconds)
+        return DayRun(registered, qualified, planned, cleared, activated, measured, settled, reported, seconds)
+
+    def _states(self) -> dict[str, SessionState]:
+        """State of every session that was planned."""
         with self.store.transaction() as t:
-            known = states(t)
-        return sum(known.get(session.id) != SessionState.PUBLISHED for session in self.day.plans)
+            return {name: SessionState(state) for name, state in states(t).items()}
+
+    def _coming(self) -> tuple[SessionPlan, SessionState] | None:
+        """The session whose step comes next and what it becomes, open or closed; None when all are cleared."""
+        action = upcoming(self.day.plans, self._states())
+        return None if action is None else (self.day.plan(action.session), action.to)
+
+    def _next(self, to: SessionState) -> SessionPlan:
+        """The session that becomes `to` next. Raises NotReady when another step comes first."""
+        coming = self._coming()
+        if coming is None:
+            raise NotReady("Every session of the day is cleared.", "Go on with coflex activate.")
+        session, due = coming
+        if due is not to:
+            state, verb = ("not open", "plan") if due is SessionState.OPEN else ("open", "clear")
+            raise NotReady(f"The next session, {session.id}, is {state}.", f"Run coflex {verb} first.")
+        return session
+
+    def _nominate(self, unit_kw: Series) -> tuple[Series, Floats, Floats]:
+        nomination = nominate(unit_kw, self.day.units)
+        return nomination.schedule, nomination.up_kw, nomination.down_kw
+
+
+def begin_day(case_folder: Path, out: Path, replace: bool) -> AbstractContextManager[Platform]:
+    """The platform of a case folder with an empty store in `out/<name of the folder>/`.
+
+    What an earlier day left there goes, if `replace`, once the case, its design and its grid were read without a
+    fault. Raises Refused with the faults of the case, NotReady when there is a day and it is not to be replaced.
+    """
+    day, where = _read_day(case_folder), _place(case_folder, out)
+    if (where / STORE).exists():
+        if not replace:
+            raise NotReady(f"The day in {where} has begun already.", "Go on with its next step, or add --replace.")
+        shutil.rmtree(where)
+    where.mkdir(parents=True, exist_ok=True)
+    return _platform(day, where)
+
+
+def open_day(case_folder: Path, out: Path) -> AbstractContextManager[Platform]:
+    """The platform of a day that has begun. Raises Refused with the faults of the case, NotReady when it has not."""
+    day, where = _read_day(case_folder), _place(case_folder, out)
+    if not (where / STORE).exists():
+        raise NotReady(f"There is no day in {where} yet.", "Run coflex register first.")
+    return _platform(day, where)
 
 
 @contextmanager
-def open_platform(case_folder: Path, out: Path | None = None, fresh: bool = False) -> Iterator[Platform]:
-    """The platform of a case folder, with its state in `out/<case>/coflex.db`; `fresh` starts it anew."""
-    case = read_case(case_folder)
-    where = (out or Path("out")) / case.settings.id
-    if fresh and where.exists():
-        shutil.rmtree(where)
-    where.mkdir(parents=True, exist_ok=True)
-    store = SqlStore(where / "coflex.db", case.zone)
+def _platform(day: Day, where: Path) -> Iterator[Platform]:
+    store = SqlStore(where / STORE, day.case.zone)
     try:
-        yield Platform(Day(case, _design(case, case_folder)), store, where)
+        yield Platform(day, store, where)
     finally:
         store.close()
 
 
-def _design(case: Case, folder: Path) -> Any:
-    """The design the case names: a document in the case folder, or one that is shipped."""
+def _place(case_folder: Path, out: Path) -> Path:
+    return out / case_folder.resolve().name
+
+
+def _read_day(folder: Path) -> Day:
+    """The case of a folder and its design; the faults of the design and of the grid's shape are told together."""
+    case = read_case(folder)
+    findings: list[Finding] = []
+    for read in (lambda: _design(case, folder), lambda: build(case.grid)):
+        try:
+            read()
+        except Refused as refused:
+            findings += refused.findings
+    refuse(f"The case {folder.name}", findings)
+    return Day(case, _design(case, folder))
+
+
+def _design(case: Case, folder: Path) -> Design:
+    """The design the case names: a document in the case folder, or one that comes with the platform."""
     own = folder / f"{case.settings.design}.yaml"
-    return read_design(own.read_text(), own.name) if own.exists() else load_design(case.settings.design)
+    return read_design(own.read_text(encoding="utf-8"), own.name) if own.exists() else load_design(case.settings.design)
 
 
 @dataclass(frozen=True, slots=True)
 class CaseOrder:
-    """What to build a case from."""
+    """What to draw a case from; see `coflex.simulation.cases`."""
 
     grid: str
     day: date
@@ -159,9 +247,27 @@ class CaseOrder:
     design: str
 
 
-def make_case(order: CaseOrder, folder: Path, replace_it: bool) -> Case:
-    """Read the grid, draw the case, write the folder. Raises Refused or CoflexError; nothing half-written stays."""
-    grid = load_grid(order.grid, CACHE)
+@dataclass(frozen=True, slots=True)
+class CaseMade:
+    """Where the case is, and how much is in it."""
+
+    case: Path
+    buses: int
+    units: int
+    providers: int
+
+
+def make_case(order: CaseOrder, folder: Path, replace: bool) -> CaseMade:
+    """Read the grid, draw the case, write its folder, whole or not at all.
+
+    Raises CoflexError on an unknown grid or design, and when the folder is there and not to be replaced.
+    """
+    if folder.exists() and not replace:
+        raise CoflexError(f"The folder {folder} is there already.", "Name another with --out, or add --replace.")
+    if folder.exists() and not (folder / "case.yaml").is_file():
+        raise CoflexError(f"The folder {folder} holds something else than a case.", "Name another with --out.")
+    load_design(order.design)
+    source = load_grid(order.grid, folder.parent / GRIDS)
     settings = CaseSettings(
         id=folder.name,
         title=f"{order.grid}, {order.day.isoformat()}",
@@ -176,29 +282,20 @@ def make_case(order: CaseOrder, folder: Path, replace_it: bool) -> Case:
         tso=TsoSettings(up_mw=6.0, down_mw=6.0, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.04, noise_share=0.0),
     )
-    case = draw_case(grid.grid, grid.profiles, settings, order.units, order.providers)
-    write_case(folder, case, replace=replace_it)
-    return case
+    case = draw_case(source.grid, source.profiles, settings, order.units, order.providers)
+    refuse(f"The case {folder.name}", check_case(case))
+    write_case(folder, case, replace=replace)
+    return CaseMade(folder, len(case.grid.buses), len(case.units), len({unit.provider for unit in case.units}))
 
 
-def run(platform: Platform, progress: Progress) -> None:
-    """The whole day: every verb in its order."""
-    progress("register")
-    platform.register()
-    progress("qualify")
-    platform.qualify()
-    while platform.sessions_left():
-        planned = platform.plan()
-        progress(f"session {planned.session}")
-        platform.clear()
-    for name in ("activate", "measure", "settle", "report"):
-        progress(name)
-        getattr(platform, name)()
-
-
-def main() -> None:
-    """The command `coflex`."""
-    build(open_platform, make_case, CaseOrder, run)()
-
-
-__all__ = ["CaseOrder", "Platform", "Sequence", "Unit", "main", "make_case", "open_platform", "replace", "run"]
+def _write_timings(path: Path, cleared: Sequence[Cleared], seconds: float) -> None:
+    sessions = [
+        {
+            "session": one.session,
+            "passes": one.passes,
+            "solver_seconds": one.solver_seconds,
+            "total_seconds": one.total_seconds,
+        }
+        for one in cleared
+    ]
+    path.write_text(json.dumps({"sessions": sessions, "day_seconds": seconds}, indent=1) + "\n", encoding="utf-8")

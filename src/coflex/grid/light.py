@@ -18,13 +18,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from coflex.domain.quantity import Bools, Floats, Ints
-from coflex.grid.network import Network
+from coflex.grid.network import Complexes, Network
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, TO_END, VOLTAGE, Linearisation, Quantities
 
-AC_ROUNDS = 8
+AC_ROUNDS = 12
 # Part of the room kept back on the linearisation, so that the power flow seldom has to shrink the answer.
 KEPT_BACK = 1e-4
+# A current is bounded in this many directions of the complex plane; what the corners between them hide (up to 3.4 %)
+# the power flow finds.
+DIRECTIONS = 12
+# Rows whose worst split uses at least this share of their room are tried by power flow.
+TRIED = 0.85
+# A limit whose room is used to this share at a corner is looked at again with the effects that hold there.
+NEAR = 0.97
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +73,7 @@ def capability(network: Network, state: GridState, agents: Agents, potential_kw:
         kw[:, t] = share * part_kw
         for p in np.flatnonzero(stopped >= 0).tolist():
             names[p][t] = rows.names[stopped[p]]
-        corners += [_Corner(t, rows.effect[r]) for r in np.unique(stopped[stopped >= 0])]
-        corners += [_Corner(t, (agents.sign == sign).astype(np.float64)) for sign in (1, -1)]
+        corners += _corners_of(rows, agents, potential_kw[:, t], kw[:, t], t)
     _accept(network, state, agents, potential_kw, kw, names, corners)
     return Capability(kw, tuple(tuple(row) for row in names))
 
@@ -92,40 +98,73 @@ def _rows_at(
 ) -> _Rows:
     """The limits of period t that the whole potential could break, with the effect of each unit per kW.
 
-    A current may also turn round: its reverse is bounded by the rating seen from the other side.
+    A voltage is one row each way. A current is bounded in several directions of the complex plane, where it is all
+    but linear in the injections, while its magnitude is not: |I| turns where a flow turns round.
     """
-    nodes, branches = network.pq, np.arange(network.m)
-    worse_end = np.where(state.loading_from[t] >= state.loading_to[t], FROM_END, TO_END)
-    wanted = Quantities(
-        np.full(len(nodes) + network.m, t, dtype=np.int64),
-        np.concatenate([np.full(len(nodes), VOLTAGE), worse_end]),
-        np.concatenate([nodes, branches]),
-    )
-    dp, dq = linear.sensitivities(wanted)
-    per_kw = agents.sign / 1000.0 * (dp[:, agents.node] + dq[:, agents.node] * agents.tan_phi)
-    voltage, current = per_kw[: len(nodes)], per_kw[len(nodes) :]
-    vm, loading = state.vm[t, nodes], state.loading[t]
-    room = np.concatenate(
-        [
-            network.v_max[nodes] - vm,
-            vm - network.v_min[nodes],
-            network.loading_max - loading,
-            network.loading_max + loading,
-        ]
-    )
-    effect = np.concatenate([voltage, -voltage, current, -current])
-    room = room * (1 - KEPT_BACK)
-    reach = np.maximum(effect, 0.0) @ potential
-    could = np.flatnonzero(reach > room)
-    kinds = ("voltage_high", "voltage_low", "loading", "loading")
-    sizes = np.cumsum([0, len(nodes), len(nodes), network.m, network.m])
-    names = []
-    for r in could:
-        form = int(np.searchsorted(sizes, r, side="right")) - 1
-        place = int(r - sizes[form])
-        element = network.node_names[nodes[place]] if form < 2 else network.branch_names[place]
-        names.append(f"{kinds[form]} {element}")
-    return _Rows(tuple(names), room[could], effect[could])
+    nodes = network.pq
+    per_kw = _per_kw(linear.sensitivities(_voltages(nodes, t)), agents)
+    vm = state.vm[t, nodes]
+    room = [network.v_max[nodes] - vm, vm - network.v_min[nodes]]
+    effect = [per_kw, -per_kw]
+    names = [f"voltage_high {network.node_names[i]}" for i in nodes]
+    names += [f"voltage_low {network.node_names[i]}" for i in nodes]
+    for branch, current, change in _currents(network, state, linear, agents, potential, t):
+        for turn in np.exp(2j * np.pi * np.arange(DIRECTIONS) / DIRECTIONS):
+            room.append(network.loading_max[branch] - (np.conj(turn) * current).real)
+            effect.append((np.conj(turn) * change).real)
+            names += [f"loading {network.branch_names[i]}" for i in branch]
+    rooms = np.concatenate(room) * (1 - KEPT_BACK)
+    effects = np.concatenate(effect)
+    could = np.flatnonzero(np.maximum(effects, 0.0) @ potential > rooms)
+    return _Rows(tuple(names[r] for r in could), rooms[could], effects[could])
+
+
+def _voltages(nodes: Ints, t: int) -> Quantities:
+    return Quantities(np.full(len(nodes), t, dtype=np.int64), np.full(len(nodes), VOLTAGE), nodes)
+
+
+def _per_kw(sensitivities: tuple[Floats, Floats], agents: Agents) -> Floats:
+    """Effect of one kW of each unit in its direction, with the reactive power that follows, shape (rows, units)."""
+    dp, dq = sensitivities
+    effect: Floats = agents.sign / 1000.0 * (dp[:, agents.node] + dq[:, agents.node] * agents.tan_phi)
+    return effect
+
+
+def _currents(
+    network: Network, state: GridState, linear: Linearisation, agents: Agents, potential: Floats, t: int
+) -> list[tuple[Ints, Complexes, Complexes]]:
+    """Branches that could be overloaded, by end: their current and its change per kW of each unit, as complex shares
+    of the rating. The end that is loaded more speaks for a branch."""
+    found = []
+    at_from = state.loading_from[t] >= state.loading_to[t]
+    y_from, y_to = network.terminal_admittance
+    for kind, here, admittance, rating in (
+        (FROM_END, at_from, y_from, network.rating_from),
+        (TO_END, ~at_from, y_to, network.rating_to),
+    ):
+        branch = np.flatnonzero(here)
+        twice = np.concatenate([branch, branch])
+        turn = np.repeat(np.array([1.0 + 0j, 1j]), len(branch))
+        period = np.full(len(twice), t, dtype=np.int64)
+        parts = _per_kw(linear.sensitivities(Quantities(period, np.full(len(twice), kind), twice, turn)), agents)
+        change = parts[: len(branch)] + 1j * parts[len(branch) :]
+        current = (admittance @ state.u[t])[branch] / rating[branch]
+        could = np.abs(current) + np.abs(change) @ potential > network.loading_max[branch]
+        found.append((branch[could], current[could], change[could]))
+    return found
+
+
+def _corners_of(rows: _Rows, agents: Agents, potential: Floats, kw: Floats, t: int) -> list[_Corner]:
+    """The worst splits of the rows that come near to full, and everything of one direction at once."""
+    corners = [_Corner(t, (agents.sign == sign).astype(np.float64)) for sign in (1, -1)]
+    seen: set[bytes] = set()
+    for r in range(len(rows.room)):
+        split = worst_split(rows.effect[r], potential, agents.part, kw)
+        near = rows.effect[r] @ split >= TRIED * rows.room[r]
+        if near and split.tobytes() not in seen:
+            seen.add(split.tobytes())
+            corners.append(_Corner(t, rows.effect[r]))
+    return corners
 
 
 def fill(room: Floats, effect: Floats, potential: Floats, part: Ints, parts: int) -> tuple[Floats, Ints]:
@@ -139,19 +178,27 @@ def fill(room: Floats, effect: Floats, potential: Floats, part: Ints, parts: int
     if not len(room):
         return share, stopped
     total: Floats = np.bincount(part, weights=potential, minlength=parts).astype(np.float64)
-    loads = np.zeros((len(room), parts), dtype=np.bool_)
-    np.logical_or.at(loads.T, part, (effect > 0).T & (potential > 0)[:, None])
     curves = [_Curve.of(effect[r], potential, part, total) for r in range(len(room))]
+    ends = np.zeros((len(room), parts))
+    for r, curve in enumerate(curves):
+        np.maximum.at(ends[r], curve.part, curve.end)
     level = np.ones(parts)
     rising = np.ones(parts, dtype=np.bool_)
+    now = 0.0
     while True:
+        # A part whose effective units are all drawn loads the row no further and need not stop for it.
+        loading = rising & (ends > now)
         full = np.array([curve.full_at(room[r], level, rising) for r, curve in enumerate(curves)])
-        full[~(loads & rising).any(axis=1)] = np.inf
+        full[~loading.any(axis=1)] = np.inf
         r = int(np.argmin(full))
         if full[r] >= 1.0:
             return np.where(rising, 1.0, level), stopped
-        hit = loads[r] & rising
-        level[hit] = max(0.0, full[r])
+        now = max(now, full[r])
+        hit = loading[r] & (ends[r] > now)
+        if not hit.any():
+            ends[r] = 0.0
+            continue
+        level[hit] = now
         stopped[hit] = r
         rising &= ~hit
 
@@ -203,10 +250,13 @@ def worst_split(effect: Floats, potential: Floats, part: Ints, allowed: Floats) 
     split = np.zeros(len(effect))
     units = np.flatnonzero((effect > 0) & (potential > 0))
     units = units[np.lexsort((units, -effect[units], part[units]))]
-    left = allowed.copy()
-    for u in units:
-        split[u] = min(potential[u], left[part[u]])
-        left[part[u]] -= split[u]
+    if not len(units):
+        return split
+    drawn = np.cumsum(potential[units])
+    first = np.r_[True, part[units][1:] != part[units][:-1]]
+    before = drawn - potential[units]
+    before = before - np.maximum.accumulate(np.where(first, before, 0.0))
+    split[units] = np.clip(allowed[part[units]] - before, 0.0, potential[units])
     return split
 
 
@@ -219,57 +269,119 @@ def _accept(
     names: list[list[str]],
     corners: list[_Corner],
 ) -> None:
-    """Shrink `kw` (in place) until every corner keeps every limit by AC power flow."""
+    """Shrink `kw` (in place) until every corner keeps every limit by AC power flow; what never does gets nothing.
+
+    A corner's split changes with what its parts may use, so after a shrink all corners of the period are tried anew.
+    """
     waiting = corners
     for _ in range(AC_ROUNDS):
         if not waiting:
             return
-        splits = [worst_split(c.effect, potential[:, c.period], agents.part, kw[:, c.period]) for c in waiting]
-        share, element = _room_used(network, state, agents, waiting, np.array(splits))
-        again: list[_Corner] = []
-        for corner, split, s, name in zip(waiting, splits, share, element, strict=True):
-            if s >= 1.0:
-                continue
-            involved = np.unique(agents.part[split > 0]).tolist()
-            kw[involved, corner.period] *= max(0.0, s * (1 - KEPT_BACK))
-            for p in involved:
-                names[p][corner.period] = name
-            again.append(corner)
-        waiting = again
+        splits = np.array(
+            [worst_split(c.effect, potential[:, c.period], agents.part, kw[:, c.period]) for c in waiting]
+        )
+        tried = _try(network, state, agents, waiting, splits)
+        shrunk: set[int] = set()
+        for k in np.flatnonzero(tried.share < 1.0).tolist():
+            t, split = waiting[k].period, splits[k]
+            involved = np.unique(agents.part[split > 0])
+            # Another corner of this round may have shrunk a part further already.
+            used = np.bincount(agents.part, weights=split, minlength=agents.parts)[involved]
+            bound = np.minimum(kw[involved, t], used * max(0.0, tried.share[k] * (1 - KEPT_BACK)))
+            for p, kept in zip(involved.tolist(), bound.tolist(), strict=True):
+                if kept < kw[p, t]:
+                    kw[p, t], names[p][t] = kept, tried.limits[k]
+            shrunk.add(t)
+        sharper = _sharper(network, agents, waiting, splits, potential, kw, tried)
+        corners = corners + sharper
+        waiting = [corner for corner in corners if corner.period in shrunk] + [
+            corner for corner in sharper if corner.period not in shrunk
+        ]
     for corner in waiting:
-        touched = np.unique(agents.part[corner.effect > 0])
-        kw[touched, corner.period] = 0.0
+        kw[:, corner.period] = 0.0
 
 
-def _room_used(
-    network: Network, state: GridState, agents: Agents, corners: list[_Corner], splits: Floats
-) -> tuple[Floats, list[str]]:
-    """For each corner the share of its way at which the first limit is met (1 or more if none), and that limit."""
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """Corners under AC power flow: the share of the way at which the first limit is met (infinity if none grows to
+    it), that limit by name, kind and index, how much of its room is used at the end, and the states."""
+
+    share: Floats
+    limits: list[str]
+    kind: Ints
+    index: Ints
+    side: Floats
+    used: Floats
+    state: GridState
+
+
+def _sharper(
+    network: Network,
+    agents: Agents,
+    corners: list[_Corner],
+    splits: Floats,
+    potential: Floats,
+    kw: Floats,
+    tried: _Tried,
+) -> list[_Corner]:
+    """New corners: where a limit is all but met, the split that is worst for it with the effects that hold there."""
+    near = np.flatnonzero((tried.used > NEAR) & (tried.used < np.inf))
+    if not len(near):
+        return []
+    wanted = Quantities(np.arange(len(near)), tried.kind[near], tried.index[near])
+    effect = tried.side[near][:, None] * _per_kw(
+        Linearisation(network, tried.state.u[near]).sensitivities(wanted), agents
+    )
+    known = {(corner.period, split.tobytes()) for corner, split in zip(corners, splits, strict=True)}
+    found: list[_Corner] = []
+    for row, k in enumerate(near.tolist()):
+        t = corners[k].period
+        split = worst_split(effect[row], potential[:, t], agents.part, kw[:, t])
+        if (t, split.tobytes()) not in known:
+            known.add((t, split.tobytes()))
+            found.append(_Corner(t, effect[row]))
+    return found
+
+
+def _try(network: Network, state: GridState, agents: Agents, corners: list[_Corner], splits: Floats) -> _Tried:
+    """AC power flow at the splits (corners, units) in kW."""
     period = np.array([corner.period for corner in corners], dtype=np.int64)
-    change_p = np.zeros((len(corners), network.n))
     signed = splits * agents.sign / 1000.0
-    for k in range(len(corners)):
-        np.add.at(change_p[k], agents.node, signed[k])
-    change_q = np.zeros_like(change_p)
-    for k in range(len(corners)):
-        np.add.at(change_q[k], agents.node, signed[k] * agents.tan_phi)
+    change_p, change_q = np.zeros((len(corners), network.n)), np.zeros((len(corners), network.n))
+    np.add.at(change_p.T, agents.node, signed.T)
+    np.add.at(change_q.T, agents.node, (signed * agents.tan_phi).T)
     there = solve(network, state.p_mw[period] + change_p, state.q_mvar[period] + change_q)
-    share = np.full(len(corners), np.inf)
-    element = [""] * len(corners)
     pq = network.pq
     before, after = state.vm[period][:, pq], there.vm[:, pq]
-    nodes = [network.node_names[i] for i in pq]
-    for form, begin, end, bound, places in (
-        ("voltage_high", before, after, network.v_max[pq], nodes),
-        ("voltage_low", -before, -after, -network.v_min[pq], nodes),
-        ("loading", state.loading[period], there.loading, network.loading_max, network.branch_names),
-    ):
-        grown = end - begin
-        over = (end > bound) & (grown > 1e-9)
-        way = np.where(over, (bound - begin) / np.where(over, grown, 1.0), np.inf)
-        nearest = np.argmin(way, axis=1)
-        least = way[np.arange(len(corners)), nearest]
-        for k in np.flatnonzero(least < share).tolist():
-            element[k] = f"{form} {places[int(nearest[k])]}"
-        share = np.minimum(share, least)
-    return share, element
+    begin = np.concatenate([before, -before, state.loading[period]], axis=1)
+    end = np.concatenate([after, -after, there.loading], axis=1)
+    bound = np.concatenate([network.v_max[pq], -network.v_min[pq], network.loading_max])
+    grown = end - begin
+    over = (end > bound) & (grown > 1e-9)
+    way = np.where(over, (bound - begin) / np.where(over, grown, 1.0), np.inf)
+    # A limit that is broken already counts as met when it is made worse.
+    used = np.where(grown > 1e-9, grown / np.maximum(bound - begin, 1e-9), 0.0)
+    everyone = np.arange(len(corners))
+    first = np.where(np.isfinite(way.min(axis=1)), way.argmin(axis=1), used.argmax(axis=1))
+    form, place = np.searchsorted([len(pq), 2 * len(pq)], first, side="right"), first % len(pq)
+    index = np.where(form < 2, pq[place], np.minimum(first - 2 * len(pq), network.m - 1))
+    from_end = (
+        there.loading_from[everyone, np.where(form < 2, 0, index)]
+        >= there.loading_to[everyone, np.where(form < 2, 0, index)]
+    )
+    kind = np.where(form < 2, VOLTAGE, np.where(from_end, FROM_END, TO_END))
+    return _Tried(
+        share=way.min(axis=1),
+        limits=[_limit_name(network, int(f), int(i)) for f, i in zip(form, index, strict=True)],
+        kind=kind,
+        index=index,
+        side=np.where(form == 1, -1.0, 1.0),
+        used=used[everyone, first],
+        state=there,
+    )
+
+
+def _limit_name(network: Network, form: int, index: int) -> str:
+    if form < 2:
+        return f"{('voltage_high', 'voltage_low')[form]} {network.node_names[index]}"
+    return f"loading {network.branch_names[index]}"

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -173,12 +174,26 @@ def build(tables: GridTables) -> Network:
 
 def check(tables: GridTables) -> tuple[Finding, ...]:
     """All faults of grid tables: names given twice, unknown buses, values that cannot be, islands, sources."""
-    findings = [*_twice(tables), *_unknown_buses(tables), *_impossible(tables)]
-    if not tables.sources:
-        findings.append(Finding("sources.csv", "no_source", "The grid has no source; name the bus that feeds it."))
-    if findings:
-        return tuple(findings)
-    return tuple(_topology(tables))
+    findings = [
+        *_not_numbers(tables),
+        *_twice(tables),
+        *_unknown_buses(tables),
+        *_impossible(tables),
+        *_sources(tables),
+    ]
+    # What is joined and what is fed can only be told once every name is known.
+    return tuple(findings or _topology(tables))
+
+
+def _not_numbers(tables: GridTables) -> Iterator[Finding]:
+    """Values that are missing or infinite, wherever a number must stand."""
+    for table in fields(tables):
+        for row in getattr(tables, table.name):
+            values = [(one.name, getattr(row, one.name)) for one in fields(row)]
+            for column, value in values:
+                if isinstance(value, float) and not isfinite(value):
+                    message = f"{column} is missing or infinite; give a number."
+                    yield Finding(f"{table.name}.csv: {values[0][1]}", "not_a_number", message)
 
 
 def _twice(tables: GridTables) -> Iterator[Finding]:
@@ -187,6 +202,7 @@ def _twice(tables: GridTables) -> Iterator[Finding]:
         ("lines.csv", (row.line for row in tables.lines)),
         ("transformers.csv", (row.transformer for row in tables.transformers)),
         ("switches.csv", (row.switch for row in tables.switches)),
+        ("sources.csv", (row.source for row in tables.sources)),
         ("loads.csv, generators.csv, storages.csv", (name for name, _ in _elements(tables))),
     )
     for place, names in kinds:
@@ -221,14 +237,30 @@ def _unknown_buses(tables: GridTables) -> Iterator[Finding]:
             yield Finding(f"switches.csv: {row.switch}", "unknown_element", f"There is no {row.kind} '{row.element}'.")
 
 
+def _sources(tables: GridTables) -> Iterator[Finding]:
+    if not tables.sources:
+        yield Finding("sources.csv", "no_source", "The grid has no source; name the bus that feeds it.")
+    for source in tables.sources:
+        if not 0.5 <= source.vm_pu <= 1.5:
+            message = "A source holds between 0.5 and 1.5 pu."
+            yield Finding(f"sources.csv: {source.source}", "impossible_value", message)
+    nodes, _ = _fuse(tables)
+    bus_node = {bus.bus: nodes[i] for i, bus in enumerate(tables.buses)}
+    fed = {bus_node.get(source.bus) for source in tables.sources}
+    if len(fed) > 1 or len({source.vm_pu for source in tables.sources}) > 1:
+        message = "Sources at several nodes or with several voltages are not solved; keep one."
+        yield Finding("sources.csv", "several_sources", message)
+
+
 def _impossible(tables: GridTables) -> Iterator[Finding]:
     for bus in tables.buses:
         if not (bus.vn_kv > 0 and 0 < bus.v_min_pu < bus.v_max_pu):
             message = "Rated voltage and limits must satisfy vn > 0 and 0 < v_min < v_max."
             yield Finding(f"buses.csv: {bus.bus}", "impossible_value", message)
     for line in tables.lines:
-        if not (line.r_ohm >= 0 and abs(line.x_ohm) > 0 and line.i_max_a > 0 and line.loading_max_percent > 0):
-            message = "A line needs r >= 0, x other than 0, and a rating above 0; join buses by a switch instead."
+        able = line.r_ohm >= 0 and line.x_ohm > 0 and line.c_nf >= 0
+        if not (able and line.i_max_a > 0 and line.loading_max_percent > 0):
+            message = "A line needs r >= 0, x > 0, c >= 0 and a rating above 0; join buses by a switch instead."
             yield Finding(f"lines.csv: {line.line}", "impossible_value", message)
     for row in tables.transformers:
         ratings = (row.sn_mva, row.vn_hv_kv, row.vn_lv_kv, row.vk_percent, row.loading_max_percent)
@@ -243,22 +275,39 @@ def _impossible(tables: GridTables) -> Iterator[Finding]:
 def _topology(tables: GridTables) -> Iterator[Finding]:
     nodes, names = _fuse(tables)
     bus_node = {bus.bus: nodes[i] for i, bus in enumerate(tables.buses)}
+    yield from _joined(tables, nodes, bus_node)
+    yield from _islands(tables, nodes, names, bus_node, bus_node[tables.sources[0].bus])
+
+
+def _joined(tables: GridTables, nodes: list[int], bus_node: dict[str, int]) -> Iterator[Finding]:
+    """What joins that must not: different voltages by a switch or a line, the two ends of one branch."""
     vn: dict[int, float] = {}
     for i, bus in enumerate(tables.buses):
         if vn.setdefault(nodes[i], bus.vn_kv) != bus.vn_kv:
             message = f"It is joined by closed switches to a bus of {vn[nodes[i]]:g} kV."
             yield Finding(f"buses.csv: {bus.bus}", "voltages_joined", message)
-    slacks = {bus_node[source.bus] for source in tables.sources}
-    if len(slacks) > 1 or len({source.vm_pu for source in tables.sources}) > 1:
-        message = "Sources at several nodes or with several voltages are not solved; keep one."
-        yield Finding("sources.csv", "several_sources", message)
-        return
+    for line in tables.lines:
+        ends = vn[bus_node[line.from_bus]], vn[bus_node[line.to_bus]]
+        if ends[0] != ends[1]:
+            message = f"A line joins buses of {ends[0]:g} and {ends[1]:g} kV; that takes a transformer."
+            yield Finding(f"lines.csv: {line.line}", "voltages_joined", message)
+    branches = [(f"lines.csv: {row.line}", row.from_bus, row.to_bus) for row in tables.lines]
+    branches += [(f"transformers.csv: {row.transformer}", row.hv_bus, row.lv_bus) for row in tables.transformers]
+    for place, a, b in branches:
+        if bus_node[a] == bus_node[b]:
+            message = "Closed switches join its two ends; open one of them or take it out."
+            yield Finding(place, "bypassed", message)
+
+
+def _islands(
+    tables: GridTables, nodes: list[int], names: list[str], bus_node: dict[str, int], slack: int
+) -> Iterator[Finding]:
     ends = [(row.from_bus, row.to_bus) for row in tables.lines] + [(t.hv_bus, t.lv_bus) for t in tables.transformers]
     live = [pair for pair, (a, b) in zip(ends, _branch_ends(tables), strict=True) if a and b]
     edges = np.array([[bus_node[a], bus_node[b]] for a, b in live], dtype=np.int64).reshape(-1, 2)
     graph = sparse.coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(names), len(names)))
     _, component = csgraph.connected_components(graph, directed=False)
-    fed = component[next(iter(slacks))]
+    fed = component[slack]
     islands: dict[int, list[str]] = {}
     for i, bus in enumerate(tables.buses):
         if component[nodes[i]] != fed:
@@ -280,7 +329,8 @@ def _fuse(tables: GridTables) -> tuple[list[int], list[str]]:
         return bus
 
     for switch in tables.switches:
-        if switch.kind == "bus" and switch.closed:
+        # Names that do not exist are found elsewhere; here they join nothing.
+        if switch.kind == "bus" and switch.closed and {switch.bus, switch.element} <= parent.keys():
             parent[root(switch.element)] = root(switch.bus)
     number: dict[str, int] = {}
     names: list[str] = []

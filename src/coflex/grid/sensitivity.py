@@ -27,11 +27,16 @@ VOLTAGE, FROM_END, TO_END, INTERFACE = 0, 1, 2, 3
 @dataclass(frozen=True, eq=False)
 class Quantities:
     """What to differentiate: for each row its period, its kind (voltage magnitude of a node in pu, loading of a
-    branch's from or to end as a share of its rating, or interface power in MW), and the node or branch."""
+    branch's from or to end as a share of its rating, or interface power in MW), and the node or branch.
+
+    `turn[r]`, where given: a unit complex number; instead of the loading, the part of the current in its direction,
+    Re(conj(turn) I) / rating, is differentiated.
+    """
 
     period: Ints
     kind: Ints
     index: Ints
+    turn: Complexes | None = None
 
     def __len__(self) -> int:
         return len(self.period)
@@ -127,9 +132,9 @@ class Linearisation:
         for kind in (FROM_END, TO_END):
             rows = np.flatnonzero(wanted.kind == kind)
             if len(rows):
-                by_angle[rows], by_magnitude[rows] = self._loading_gradient(
-                    kind, wanted.period[rows], wanted.index[rows]
-                )
+                turn = None if wanted.turn is None else wanted.turn[rows]
+                at = wanted.period[rows], wanted.index[rows], turn
+                by_angle[rows], by_magnitude[rows] = self._current_gradient(kind, *at)
         rows = np.flatnonzero(wanted.kind == INTERFACE)
         if len(rows):
             by_angle[rows], by_magnitude[rows] = self._interface_gradient(wanted.period[rows])
@@ -139,14 +144,16 @@ class Linearisation:
         gradient[:, 1::2] = by_magnitude[:, order]
         return gradient
 
-    def _loading_gradient(self, kind: int, period: Ints, branch: Ints) -> tuple[Floats, Floats]:
-        """Of |I| / rating: Re(conj(I) dI) / |I| / rating, with dI = Y du."""
+    def _current_gradient(self, kind: int, period: Ints, branch: Ints, turn: Complexes | None) -> tuple[Floats, Floats]:
+        """Of Re(conj(turn) I) / rating with dI = Y du; without a turn the current's own, which gives |I| / rating."""
         network = self.network
         admittance = network.terminal_admittance[0 if kind == FROM_END else 1]
         rating = (network.rating_from if kind == FROM_END else network.rating_to)[branch]
         share = admittance[branch].toarray() * self.u[period]
-        current = share.sum(axis=1)
-        turned = np.conj(current)[:, None] * share / (np.maximum(np.abs(current), 1e-12) * rating)[:, None]
+        if turn is None:
+            current = share.sum(axis=1)
+            turn = current / np.maximum(np.abs(current), 1e-12)
+        turned = np.conj(turn)[:, None] * share / rating[:, None]
         return -turned.imag, turned.real / np.abs(self.u[period])
 
     def _interface_gradient(self, period: Ints) -> tuple[Floats, Floats]:

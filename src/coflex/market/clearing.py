@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.grid.rows import AcGrid, GridRows, Guard, RowKeys
 from coflex.market.book import OrderBook
@@ -79,9 +80,19 @@ def clear(
         )
         widened = AcGrid(grid.network, grid.p_mw, grid.q_mvar, guard)
         answer = _on_grid(book, admissible, demand, widened, capability_mw)
+        # The rounding guard is ours alone: what stays short by less than it keeps the limit that was asked for.
+        ours = _rounding(answer, GUARD, factor)
+        answer = replace(answer, short=np.where(answer.short > ours, answer.short - ours, 0.0))
         if answer.short.any() or _holds(book, answer.award_kw, grid):
             return answer
     return answer
+
+
+def _rounding(answer: Answer, guard: Guard, factor: float) -> Floats:
+    """The rounding guard of each grid row, in its own unit."""
+    names = () if answer.rows is None else answer.rows.names
+    voltage = np.array([name.startswith("voltage") for name in names], dtype=np.bool_)
+    return factor * np.where(voltage, guard.voltage_pu, guard.loading_share)
 
 
 def injections(book: OrderBook, award_mw: Floats, n: int) -> tuple[Floats, Floats]:
@@ -241,7 +252,7 @@ def _answer(
     considered = np.zeros(n, dtype=np.bool_)
     considered[blocks] = True
     return Answer(
-        award_kw=_whole_kw(book, awarded, relief=rows is not None),
+        award_kw=_by_receipt(book, _whole_kw(book, awarded, model.demand, relief=rows is not None), considered),
         considered=considered,
         request_worth=worth["request"],
         grid_worth=worth["grid"],
@@ -257,12 +268,43 @@ def _answer(
     )
 
 
-def _whole_kw(book: OrderBook, award_mw: Floats, relief: bool) -> Ints:
-    """Round to whole kW towards feasibility: up where awards relieve a grid, down where they fill a request or
+def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -> Ints:
+    """Round to whole kW towards feasibility: up where awards only relieve a grid, down where they fill a request or
     where an energy limit stands."""
     kw = award_mw * 1000.0
     limited = np.array([offer.energy_limit_kwh is not None for offer in book.offers], dtype=np.bool_)[book.offer]
-    down = limited if relief else np.ones(len(book), dtype=np.bool_)
+    requested = np.isin(2 * book.period + (book.sign > 0), 2 * demand.period + (demand.sign > 0))
+    down = limited | requested if relief else np.ones(len(book), dtype=np.bool_)
     whole = np.where(down, np.floor(kw + 1e-6), np.ceil(kw - 1e-6)).astype(np.int64)
     offered: Ints = np.round(book.quantity_mw * 1000).astype(np.int64)
     return np.minimum(whole, offered)
+
+
+def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools) -> Ints:
+    """Among blocks that are alike in all but their receipt, the earlier receipt is served first.
+
+    Alike: quarter-hour, direction, price, place and reactive power, of offers without terms that couple periods.
+    """
+    free = np.array([_is_simple(offer) for offer in book.offers], dtype=np.bool_)
+    mine = np.flatnonzero(considered & free[book.offer]) if len(book) else np.zeros(0, dtype=np.int64)
+    if not len(mine):
+        return award_kw
+    keys = (book.tan_phi, book.perimeter, book.node, book.price, book.sign, book.period)
+    order = mine[np.lexsort((book.step[mine], book.offer[mine], *(key[mine] for key in keys)))]
+    same = np.ones(len(order), dtype=np.bool_)
+    same[0] = False
+    for key in keys:
+        same[1:] &= key[order][1:] == key[order][:-1]
+    run = np.cumsum(~same) - 1
+    offered: Ints = np.round(book.quantity_mw[order] * 1000).astype(np.int64)
+    before = np.cumsum(offered) - offered
+    before -= np.maximum.accumulate(np.where(same, 0, before))
+    total = np.bincount(run, weights=award_kw[order]).astype(np.int64)
+    settled = award_kw.copy()
+    settled[order] = np.clip(total[run] - before, 0, offered)
+    return settled
+
+
+def _is_simple(offer: Offer) -> bool:
+    coupled = offer.block or offer.min_quantity_kw or offer.max_periods is not None
+    return not coupled and offer.energy_limit_kwh is None and offer.exclusive is None

@@ -190,16 +190,20 @@ def _joined(parts: Sequence[Floats]) -> Floats:
 def _request_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> None:
     if not len(demand):
         return
-    key = {(int(s), int(t)): k for k, (s, t) in enumerate(zip(demand.sign, demand.period, strict=True))}
-    at = np.array([key.get((int(s), int(t)), -1) for s, t in zip(book.sign[blocks], book.period[blocks], strict=True)])
+    # Requests of several buyers for one quarter-hour and direction share a row; each keeps its own slack.
+    code = 2 * demand.period + (demand.sign > 0)
+    asked_codes, row_of = np.unique(code, return_inverse=True)
+    wanted: Floats = np.bincount(row_of, weights=demand.quantity_mw).astype(np.float64)
+    of_block = 2 * book.period[blocks] + (book.sign[blocks] > 0)
+    place = np.searchsorted(asked_codes, of_block)
+    at = np.where(asked_codes[np.minimum(place, len(asked_codes) - 1)] == of_block, place, -1)
     asked = np.flatnonzero(at >= 0)
-    slack = np.arange(len(demand))
     rows.add(
-        np.r_[at[asked], slack].astype(np.int64),
-        np.r_[asked, first_slack + slack].astype(np.int64),
+        np.r_[at[asked], row_of].astype(np.int64),
+        np.r_[asked, first_slack + np.arange(len(demand))].astype(np.int64),
         np.ones(len(asked) + len(demand)),
-        demand.quantity_mw,
-        demand.quantity_mw,
+        wanted,
+        wanted,
     )
     unasked = np.flatnonzero(at < 0)
     if len(unasked):
@@ -299,7 +303,7 @@ def _runs(rows: _Triples, book: OrderBook, blocks: Ints, mine: Ints, binaries: _
         here = mine[book.period[blocks[mine]] == t]
         used[int(t)] = z = binaries.take()
         total = float(book.quantity_mw[blocks[here]].sum())
-        least = min(offer.min_quantity_kw / 1000, total)
+        least = offer.min_quantity_kw / 1000
         columns = np.r_[here, z]
         rows.add(columns * 0, columns, np.r_[np.ones(len(here)), -total], over, zero)
         rows.add(columns * 0, columns, np.r_[np.ones(len(here)), -least], zero, under)

@@ -1,8 +1,10 @@
 """Activate: set points for every unit that was definitively bought, and the operator's hand on them (ACT-01, ACT-03).
 
-The DSO watches the state of its grid quarter-hour by quarter-hour: what was last measured, with the set points of
-the next. Where that breaks a limit, it takes back what the system operator ordered and the grid cannot bear, tells
-the TSO, and the TSO calls the next of its list elsewhere.
+The DSO watches the state of its grid: what its sensors show as a quarter-hour begins, with the set points that come
+in force. Where that breaks a limit, it takes back those orders, its own among them, that make it worse, as far as
+needed; what the TSO had ordered it reports to the TSO, which calls the next of its list elsewhere.
+
+The data hold one value a quarter-hour, so what is seen as it begins is its value, and a limit counts from its start.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from coflex.domain.light import DynamicLight
 from coflex.domain.need import Violation
 from coflex.domain.party import Role
 from coflex.domain.quantity import Direction, Floats
-from coflex.domain.time import Axis
 from coflex.domain.unit import Group
 from coflex.grid.assess import violations
 from coflex.grid.needs import effects
@@ -80,57 +81,47 @@ def _ready(day: Day, t: Transaction) -> None:
         raise NotReady(f"{len(waiting)} sessions are not cleared yet, the first is {waiting[0]}.", "Run coflex clear.")
 
 
-def _observed(day: Day) -> tuple[Floats, Floats]:
-    """What the DSO takes for the uncontrolled injections of each quarter-hour: those measured one before (t, n)."""
-    axis = day.case.axis
-    before = Axis(axis.start - axis.step, axis.count, axis.step)
-    return day.injections(day.case.profiles.window(before))
-
-
 def _limit(day: Day, holdings: Sequence[Holding]) -> list[Limitation]:
-    """Take back what the system operator ordered where the observed state breaks a limit that the order worsens."""
+    """Take back orders where the observed state breaks a limit that they worsen, the most harmful first."""
     axis = day.case.axis
-    dso = day.party(Role.DSO)
-    p, q = _observed(day)
-    kw = day.held_kw(holdings, axis)
-    foreign = day.held_kw([h for h in holdings if h.buyer != dso], axis)
-    bought = foreign.copy()
+    p, q = day.injections(day.truth(axis))
+    bought = day.held_kw(holdings, axis)
+    stands = bought.copy()
     causes: dict[tuple[int, int], Violation] = {}
     for _ in range(ROUNDS):
-        change_p, change_q = day.changes(kw)
+        change_p, change_q = day.changes(stands)
         state = solve(day.network, p + change_p, q + change_q)
         broken = violations(day.network, state, axis)
         effect = effects(day.network, state, axis, broken, np.maximum(day.unit_node, 0), day.unit_tan_phi)
         effect = np.where(day.unit_node >= 0, effect, 0.0)
-        taken = np.zeros_like(kw)
+        taken = np.zeros_like(stands)
         for violation, per_kw in zip(broken, effect, strict=True):
             t = axis.position(violation.start)
-            for u, back in _take_back(violation.excess, per_kw, foreign[:, t] + taken[:, t]):
+            for u, back in _take_back(violation.excess, per_kw, stands[:, t] + taken[:, t]):
                 taken[u, t] += back
                 causes.setdefault((u, t), violation)
         if not taken.any():
             break
-        kw += taken
-        foreign += taken
-    return _limitations(day, holdings, bought, foreign, causes)
+        stands += taken
+    return _limitations(day, holdings, bought, stands, causes)
 
 
-def _take_back(excess: float, per_kw: Floats, foreign: Floats) -> list[tuple[int, float]]:
+def _take_back(excess: float, per_kw: Floats, stands: Floats) -> list[tuple[int, float]]:
     """(unit, kW with its sign) to give back, the most harmful first, until the limit is kept on the linearisation.
 
-    `per_kw[u]`: effect of one kW more injection on how far the limit is broken; `foreign[u]`: signed kW that stand.
+    `per_kw[u]`: effect of one kW more injection on how far the limit is broken; `stands[u]`: signed kW ordered.
     """
     strongest = float(np.abs(per_kw).max(initial=0.0))
-    harm = per_kw * np.sign(foreign)
+    harm = per_kw * np.sign(stands)
     order = np.lexsort((np.arange(len(harm)), -harm))
     back: list[tuple[int, float]] = []
     left = excess
     for u in order.tolist():
         if left <= 0 or harm[u] <= HARMS * strongest:
             break
-        kw = min(abs(float(foreign[u])), np.ceil(left / harm[u]))
+        kw = min(abs(float(stands[u])), np.ceil(left / harm[u]))
         if kw:
-            back.append((u, -float(np.sign(foreign[u])) * kw))
+            back.append((u, -float(np.sign(stands[u])) * kw))
             left -= kw * harm[u]
     return back
 
@@ -150,18 +141,7 @@ def _limitations(
             unit, start = day.units[u].id, day.case.axis[t]
             value, bound = round(violation.value, 6), round(violation.bound, 6)
             who = buyer[(unit, start)]
-            found.append(
-                Limitation(
-                    start,
-                    unit,
-                    buyer[(unit, start)],
-                    before,
-                    after,
-                    violation.element,
-                    value,
-                    round(violation.bound, 6),
-                )
-            )
+            found.append(Limitation(start, unit, who, before, after, violation.element, value, bound))
     return found
 
 
@@ -170,7 +150,8 @@ def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequ
     held = {(h.unit, h.start): h for h in holdings}
     missing: dict[tuple[datetime, Direction, str], int] = {}
     barred: dict[datetime, set[str]] = {}
-    for limit in limits:
+    tso = day.party(Role.TSO)
+    for limit in (limit for limit in limits if limit.buyer == tso):
         holding = held[(limit.unit, limit.start)]
         key = limit.start, holding.direction, holding.session
         missing[key] = missing.get(key, 0) + limit.from_kw - limit.to_kw
@@ -284,7 +265,7 @@ def _tell(
         t.event("acknowledgement", start - lead, name, buyer, f"{count} set points")
     for limit in limits:
         detail = f"{limit.unit} from {limit.from_kw} to {limit.to_kw} kW, {limit.element}"
-        t.event("limit", limit.start, dso, tso, detail)
-        told(t, "modification", limit.start, tso, [provider[limit.unit]], detail)
+        told(t, "limit", limit.start, dso, [tso] if limit.buyer == tso else [], detail)
+        told(t, "modification", limit.start, limit.buyer, [provider[limit.unit]], detail)
     for one in replaced:
         t.event("replacement", one.start, tso, provider[one.unit], f"{one.unit} {one.quantity_kw} kW {one.direction}")

@@ -5,11 +5,13 @@ One transaction from the check to the ledger: a session that was cleared once is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from coflex.domain.light import DynamicLight
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Role
-from coflex.domain.quantity import Bools, Floats
+from coflex.domain.quantity import Bools, Direction, Floats
 from coflex.grid.rows import AcGrid, Guard
 from coflex.market.book import OrderBook, Place, build, direction_of
 from coflex.market.clearing import Answer
@@ -74,7 +76,9 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
                 state = advance(session.session, state, following)
         known[session.id] = state.value
         t.put_document(SESSIONS, known)
-    return _summary(session, len(offers), awards, len(short), answer, total)
+        cleared = _summary(session, len(offers), awards, len(short), answer, total)
+        t.put_document(f"cleared/{session.id}", _note(session, book, awards, lines, cleared))
+    return cleared
 
 
 def places(day: Day) -> dict[str, Place]:
@@ -247,3 +251,33 @@ def _summary(
         solver_seconds=answer.solver_seconds,
         total_seconds=total,
     )
+
+
+def _note(
+    session: SessionPlan, book: OrderBook, awards: Sequence[Award], lines: Sequence[MeritLine], cleared: Cleared
+) -> dict[str, Any]:
+    """What the report tells of the clearing, for later sessions replace its preliminary awards."""
+    hours = session.horizon.hours
+    awarded = {d: [0] * len(session.horizon) for d in Direction}
+    for award in awards:
+        awarded[award.direction][session.horizon.position(award.start)] += award.quantity_kw
+
+    def mwh(status: Status) -> dict[str, float]:
+        kept = [award for award in awards if award.status is status]
+        return {d.value: sum(a.quantity_kw for a in kept if a.direction is d) * hours / 1000 for d in Direction}
+
+    return {
+        "offers": cleared.offers,
+        "offered_mwh": {
+            d.value: round(float(book.quantity_mw[book.sign == d.sign].sum()) * hours, 6) for d in Direction
+        },
+        "awards": cleared.awards,
+        "awarded_kw": {d.value: kw for d, kw in awarded.items()},
+        "definitive_mwh": mwh(Status.DEFINITIVE),
+        "preliminary_mwh": mwh(Status.PRELIMINARY),
+        "cost_eur": str(cleared.cost_eur),
+        "uncovered": cleared.uncovered,
+        "passes": cleared.passes,
+        "gap": round(cleared.gap, 9) + 0.0,
+        "reasons": dict(sorted(Counter(line.reason.value for line in lines).items())),
+    }

@@ -7,7 +7,7 @@ A session on requests: the light of every perimeter after local activations, the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import numpy as np
@@ -69,16 +69,17 @@ def plan(
         t.add([*needs, *lights, *requests])
         t.put_document(SESSIONS, known)
         _tell(day, t, session, at, len(needs), len(lights))
-    colours = {colour.value: sum(light.colour is colour for light in lights) for colour in Colour}
-    hours = session.horizon.hours / 1000
-    return Planned(
-        session.id,
-        broken,
-        len(needs),
-        sum(r.quantity_kw for r in requests) * hours,
-        sum(r.netted_kw for r in requests) * hours,
-        colours,
-    )
+        hours = session.horizon.hours / 1000
+        planned = Planned(
+            session.id,
+            broken,
+            len(needs),
+            sum(r.quantity_kw for r in requests) * hours,
+            sum(r.netted_kw for r in requests) * hours,
+            {colour.value: sum(light.colour is colour for light in lights) for colour in Colour},
+        )
+        t.put_document(f"planned/{session.id}", asdict(planned))
+    return planned
 
 
 def _look_ahead(day: Day, t: Transaction, session: SessionPlan, at: datetime, nominate: Nominate) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from coflex.domain.activation import SetPoint
@@ -180,6 +181,27 @@ class Devices(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Table(Generic[R]):
+    """Rows of one frozen dataclass; its fields are the columns, also where there is no row."""
+
+    kind: type[R]
+    rows: Sequence[R]
+
+
+class Publisher(Protocol):
+    """Where the outcome of a day goes."""
+
+    def publish(
+        self, tables: Mapping[str, Table[Any]], documents: Mapping[str, dict[str, Any]], report: dict[str, Any]
+    ) -> Path:
+        """Put out tables and documents by name, and the page drawn from `report`: all of it or nothing.
+
+        Returns where the page is.
+        """
+        ...
+
+
 Progress = Callable[[str], None]
 __all__ = [
     "Award",
@@ -190,9 +212,11 @@ __all__ = [
     "Event",
     "Progress",
     "Providers",
+    "Publisher",
     "SessionCall",
     "Store",
     "SystemOperator",
+    "Table",
     "Transaction",
     "TsoSettings",
 ]

@@ -69,15 +69,18 @@ def qualify(day: Day, store: Store, at: datetime) -> Qualified:
 
 def reference_states(day: Day) -> tuple[GridState, tuple[str, ...]]:
     """The states against which static lights are computed: on the mean day of the last four weeks, the quarter-hours
-    of highest withdrawal and of highest injection of the whole grid."""
+    at the upper and the lower quartile of the whole grid's withdrawal.
+
+    They stand for ordinary operation; what the extremes allow is the dynamic light's to say, every quarter-hour anew.
+    """
     axes = [axis for axis in history_days(day, REFERENCE_DAYS) if len(axis) == 96]
     if not axes:
         axes = [day.case.axis]
     p, q = _mean_day(day, axes)
-    total = p.sum(axis=1)
-    chosen = (int(np.argmin(total)), int(np.argmax(total)))
+    rank = np.argsort(p.sum(axis=1), kind="stable")
+    chosen = (int(rank[len(rank) // 4]), int(rank[3 * len(rank) // 4]))
     clock = [local_label(axes[-1][t], day.case.zone)[11:16] for t in chosen]
-    labels = (f"mean day, highest withdrawal at {clock[0]}", f"mean day, highest injection at {clock[1]}")
+    labels = (f"mean day, high withdrawal at {clock[0]}", f"mean day, low withdrawal at {clock[1]}")
     return solve(day.network, p[list(chosen)], q[list(chosen)]), labels
 
 

@@ -34,8 +34,8 @@ _TRANSMISSION_UNITS = 3
 
 # Shares of all units. Flexible loads take what these leave; photovoltaics also stay inside their share of the
 # feeder's peak, or the evening would find a potential that is registered but never there.
-_BATTERY_SHARE, _CHP_SHARE, _PV_SHARE = 0.055, 0.07, 0.19
-_PV_OF_FEEDER_PEAK = 0.40
+_BATTERY_SHARE, _CHP_SHARE, _PV_SHARE = 0.055, 0.07, 0.38
+_PV_OF_FEEDER_PEAK = 5.0
 _BATTERY_OF_PEAK, _CHP_OF_PEAK = (0.30, 0.60), (0.15, 0.35)
 _BATTERY_HOURS, _BATTERY_EFFICIENCY, _BATTERY_SOC = (2.0, 4.0), 0.95, 0.5
 _LOADS_OF_ONE = {1: (0.10, 0.25), 2: (0.10, 0.135)}

@@ -44,8 +44,8 @@ PRICES: Mapping[tuple[Technology, Direction], tuple[int, int]] = MappingProxyTyp
         (Technology.WATER_PUMP, Direction.DOWN): (15, 45),
         (Technology.INDUSTRIAL_LOAD, Direction.UP): (90, 180),
         (Technology.INDUSTRIAL_LOAD, Direction.DOWN): (20, 60),
-        (Technology.POWER_PLANT, Direction.UP): (55, 85),
-        (Technology.POWER_PLANT, Direction.DOWN): (10, 30),
+        (Technology.POWER_PLANT, Direction.UP): (95, 140),
+        (Technology.POWER_PLANT, Direction.DOWN): (35, 60),
     }
 )
 

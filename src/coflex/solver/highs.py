@@ -16,8 +16,9 @@ from coflex.domain.errors import SolverFailure
 from coflex.domain.quantity import Floats
 from coflex.solver.program import Basis, Ending, Program, Solution
 
-NODE_LIMIT = 20_000
-RELATIVE_GAP = 1e-6
+NODE_LIMIT = 500
+# EUR: the gap at which a program counts as solved. A relative gap would hide real cost behind penalties.
+ABSOLUTE_GAP = 0.01
 _ENDINGS = {
     highspy.HighsModelStatus.kOptimal: Ending.OPTIMAL,
     highspy.HighsModelStatus.kSolutionLimit: Ending.GAP,
@@ -34,22 +35,38 @@ def solve(program: Program, start: Solution | None = None) -> Solution:
     that there is none.
     """
     begun = perf_counter()
-    engine = _engine()
-    engine.passModel(_model(program))
-    if program.integer.any():
-        solution = _solve_integers(engine, program)
-    else:
-        if start is not None and start.basis is not None:
-            _set_basis(engine, start.basis, len(program.cost), len(program.row_lower))
-        solution = _run(engine, program)
-    return replace(solution, seconds=perf_counter() - begun)
+    if not len(program.cost):
+        return _without_columns(program)
+    basis = None if start is None or program.integer.any() else start.basis
+    # A start that does not fit, or bounds too tight for the numbers, are tried again from nothing and more loosely.
+    for tolerance, from_basis in ((1e-9, basis), (1e-9, None), (1e-7, None)):
+        engine = _engine(tolerance)
+        engine.passModel(_model(program))
+        if from_basis is not None:
+            _set_basis(engine, from_basis, len(program.cost), len(program.row_lower))
+        engine.run()
+        status = engine.getModelStatus()
+        if status in _ENDINGS:
+            solution = _read(engine, program)
+            if program.integer.any() and len(solution.x):
+                solution = _with_prices(program, solution)
+            return replace(solution, seconds=perf_counter() - begun)
+    raise SolverFailure(
+        f"The solver stopped with '{engine.modelStatusToString(status)}'.",
+        "Look at the magnitudes of prices and quantities in the book.",
+    )
 
 
-def _solve_integers(engine: highspy.Highs, program: Program) -> Solution:
-    """Branch and bound, then the linear program with the integers fixed, for its prices."""
-    mixed = _run(engine, program)
-    if mixed.ending not in (Ending.OPTIMAL, Ending.GAP):
-        return mixed
+def _without_columns(program: Program) -> Solution:
+    """Nothing to choose: the bounds hold at zero or they do not."""
+    holds = bool((program.row_lower <= 0).all() and (program.row_upper >= 0).all())
+    ending = Ending.OPTIMAL if holds else Ending.INFEASIBLE
+    nothing: Floats = np.zeros(0)
+    return Solution(ending, nothing, np.zeros(len(program.row_lower)), nothing, 0.0, 0.0, 0.0)
+
+
+def _with_prices(program: Program, mixed: Solution) -> Solution:
+    """The mixed-integer solution with the prices of the linear program whose integers are fixed at it."""
     whole = np.round(mixed.x)
     fixed = replace(
         program,
@@ -57,19 +74,19 @@ def _solve_integers(engine: highspy.Highs, program: Program) -> Solution:
         upper=np.where(program.integer, whole, program.upper),
         integer=np.zeros_like(program.integer),
     )
-    prices = solve(fixed)
-    return replace(prices, ending=mixed.ending, gap=mixed.gap, basis=None)
+    return replace(solve(fixed), ending=mixed.ending, gap=mixed.gap, basis=None)
 
 
-def _engine() -> highspy.Highs:
+def _engine(tolerance: float) -> highspy.Highs:
     engine = highspy.Highs()  # type: ignore[no-untyped-call]
     engine.setOptionValue("output_flag", False)
     engine.setOptionValue("threads", 1)
     engine.setOptionValue("parallel", "off")
     engine.setOptionValue("random_seed", 0)
-    engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
-    engine.setOptionValue("dual_feasibility_tolerance", 1e-9)
-    engine.setOptionValue("mip_rel_gap", RELATIVE_GAP)
+    engine.setOptionValue("primal_feasibility_tolerance", tolerance)
+    engine.setOptionValue("dual_feasibility_tolerance", tolerance)
+    engine.setOptionValue("mip_rel_gap", 0.0)
+    engine.setOptionValue("mip_abs_gap", ABSOLUTE_GAP)
     engine.setOptionValue("mip_max_nodes", NODE_LIMIT)
     return engine
 
@@ -103,15 +120,8 @@ def _set_basis(engine: highspy.Highs, basis: Basis, columns: int, rows: int) -> 
     engine.setBasis(known)
 
 
-def _run(engine: highspy.Highs, program: Program) -> Solution:
-    engine.run()
-    status = engine.getModelStatus()
-    if status not in _ENDINGS:
-        raise SolverFailure(
-            f"The solver stopped with '{engine.modelStatusToString(status)}'.",
-            "Look at the magnitudes of prices and quantities in the book.",
-        )
-    ending = _ENDINGS[status]
+def _read(engine: highspy.Highs, program: Program) -> Solution:
+    ending = _ENDINGS[engine.getModelStatus()]
     info = engine.getInfo()
     if ending in (Ending.INFEASIBLE, Ending.UNBOUNDED):
         nothing: Floats = np.zeros(0)

@@ -41,7 +41,8 @@ class Ending(StrEnum):
 class Solution:
     """`x` (n,); `row_price` (m,): change of cost per unit of row bound; `reduced_cost` (n,). For a program with
     integers the prices are those of the linear program with the integers fixed. `gap`: relative, 0 when proved.
-    `seconds`: time in the solver with hand-over and hand-back, for measuring only. `basis`: a start for a neighbouring program."""
+    `seconds`: time in the solver with hand-over and hand-back, for measuring only. `basis`: a start for a
+    neighbouring program."""
 
     ending: Ending
     x: Floats

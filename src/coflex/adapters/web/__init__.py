@@ -1,0 +1,1 @@
+"""Web: what people open in a browser."""

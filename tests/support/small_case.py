@@ -1,0 +1,62 @@
+"""A small case: the pair of feeders of `small_grids` with 16 units of three providers, five weeks around a summer day."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from support.small_grids import radial
+
+from coflex.adapters.exchange.tables.case_folder import write_case
+from coflex.domain.series import Series
+from coflex.domain.time import QUARTER, Axis, midnight
+from coflex.process.ports import Case, CaseSettings, DeviceSettings, TsoSettings
+from coflex.simulation.cases import draw_case
+
+DAY = date(2016, 7, 5)
+ZONE = ZoneInfo("Europe/Berlin")
+FIRST, LAST = date(2016, 6, 4), date(2016, 7, 7)
+
+
+def small_case(seed: int = 7) -> Case:
+    """Loads with an evening peak, and photovoltaics that lift the end of their feeder over its limit at noon."""
+    start = midnight(FIRST, ZONE)
+    axis = Axis(start, (midnight(LAST, ZONE) - start) // QUARTER)
+    clock = np.arange(len(axis)) % 96 / 96
+    days = np.arange(len(axis)) // 96
+    load = 0.45 + 0.25 * np.sin(2 * np.pi * (clock - 0.55)) ** 2 + 0.02 * np.cos(2 * np.pi * days / 7)
+    sun = np.maximum(0.0, np.sin(np.pi * (clock - 0.25) / 0.5)) * (0.9 + 0.1 * np.cos(days))
+    profiles = Series(("load", "sun"), axis, np.round(np.vstack([load, sun]), 6))
+    grid = radial(v_min=0.96, v_max=1.03)
+    grid = replace(
+        grid,
+        loads=tuple(replace(row, profile_p="load", profile_q="load") for row in grid.loads),
+        generators=tuple(replace(row, p_mw=6 * row.p_mw, profile="sun") for row in grid.generators),
+        storages=(),
+    )
+    settings = CaseSettings(
+        id="small",
+        title="Two feeders",
+        grid="hand-made",
+        day=DAY,
+        zone="Europe/Berlin",
+        seed=seed,
+        design="beflexible_six",
+        load_scale=1.0,
+        pv_scale=1.0,
+        fee_share=Decimal("0.02"),
+        tso=TsoSettings(up_mw=0.5, down_mw=0.5, price_limit_eur_mwh=Decimal(300)),
+        devices=DeviceSettings(failure_share=0.1, noise_share=0.0),
+    )
+    return draw_case(grid, profiles, settings, units=16, providers=3)
+
+
+def small_folder(parent: Path) -> Path:
+    """The case as a folder."""
+    folder = parent / "small"
+    write_case(folder, small_case())
+    return folder
