@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.small_grids import injections, radial, solved
 
 from coflex.domain.qualification import LimitKind
 from coflex.domain.time import Axis
 from coflex.grid.assess import margins, violations, worst
 from coflex.grid.network import build
 from coflex.grid.powerflow import solve
+from support.small_grids import injections, radial, solved
 
 from support.books import START  # isort: skip
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
-from support.small_grids import LOADS, injections, meshed, radial, solved, worst_margin
 
 from coflex.adapters.grids.simbench import SimbenchGrid
 from coflex.domain.quantity import Floats, Ints
@@ -18,6 +17,7 @@ from coflex.grid.light import Agents, capability, fill, worst_split
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, VOLTAGE, Linearisation, Quantities
+from support.small_grids import LOADS, injections, meshed, radial, solved, worst_margin
 
 # Above the accuracy of a power flow, far below what a limit means.
 KEPT = 1e-6
@@ -263,7 +263,9 @@ def test_the_periods_of_a_day_are_each_their_own_light() -> None:
 
 @pytest.mark.spec("GRID-06")
 @pytest.mark.parametrize("direction", [1, -1])
-def test_lights_of_all_feeders_of_a_real_grid_hold_together_for_every_split(urban: SimbenchGrid, direction: int) -> None:
+def test_lights_of_all_feeders_of_a_real_grid_hold_together_for_every_split(
+    urban: SimbenchGrid, direction: int
+) -> None:
     network = build(urban.grid)
     p, q = (node_injections(network, x)[[17_760]] for x in element_powers(urban.grid, urban.profiles))
     state = solve(network, 1.5 * p, 1.5 * q)

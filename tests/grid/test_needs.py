@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import linprog
-from support.books import START
-from support.small_grids import injections, radial, solved
 
 from coflex.domain.need import LocalNeed, Violation
 from coflex.domain.qualification import LimitKind
@@ -16,6 +14,8 @@ from coflex.grid.assess import violations
 from coflex.grid.needs import Reach, effects, local_needs
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
+from support.books import START
+from support.small_grids import injections, radial, solved
 
 BUSES = ("A1", "A2", "A3", "A4", "B3")
 AXIS = Axis(START, 1)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.small_grids import injections, line, radial
 
 from coflex.domain.errors import Refused
 from coflex.grid.network import build, check
 from coflex.grid.powerflow import solve
 from coflex.grid.tables import Bus, GridTables, Source, Switch
+from support.small_grids import injections, line, radial
 
 
 def codes(tables: GridTables) -> set[tuple[str, str]]:

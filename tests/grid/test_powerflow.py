@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import second_engine
-from support.small_grids import injections, meshed, radial, solved
 
 from coflex.adapters.grids.simbench import SimbenchGrid, pandapower_of
 from coflex.domain.errors import GridFailure
 from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
+from support import second_engine
+from support.small_grids import injections, meshed, radial, solved
 
 # Quarter-hours of the year 2016 (UTC): a winter night, a winter evening, a spring noon, a summer noon, an autumn dusk.
 QUARTERS = (100, 1_560, 11_280, 17_760, 27_000)
@@ -80,9 +80,7 @@ def test_pandapower_finds_the_same_voltages_loadings_and_losses(
 def test_taps_on_either_side_and_open_line_ends_agree_with_pandapower(tables: Any, side: str, position: int) -> None:
     tapped = replace(tables, transformers=(replace(tables.transformers[0], tap_side=side, tap_pos=position),))
     network, state = solved(tapped)
-    net = second_engine.run(
-        second_engine.pandapower_net(tapped), network, state.p_mw[0], state.q_mvar[0]
-    )
+    net = second_engine.run(second_engine.pandapower_net(tapped), network, state.p_mw[0], state.q_mvar[0])
     assert np.abs(net.res_bus.vm_pu.to_numpy() - state.vm[0, network.node_of_bus]).max() < 1e-9
     assert np.abs(net.res_line.loading_percent.to_numpy() / 100 - state.loading[0, :-1]).max() < 1e-8
     assert np.isclose(net.res_trafo.loading_percent[0] / 100, state.loading[0, -1], atol=1e-8)

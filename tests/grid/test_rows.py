@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_grids import injections, meshed, radial
 
 from coflex.grid.network import build
 from coflex.grid.powerflow import solve
 from coflex.grid.rows import AcGrid, Guard, RowKeys
+from support.small_grids import injections, meshed, radial
 
 
 def grid(ring: bool, guard: Guard | None = None) -> AcGrid:
@@ -70,5 +70,7 @@ def test_a_guard_takes_its_band_from_every_room() -> None:
     seen = free.look(nothing, nothing, np.arange(3), RowKeys.none())
     keys = seen.broken
     difference = free.headroom(seen.state, np.arange(3), keys) - guarded.headroom(seen.state, np.arange(3), keys)
-    is_current = np.array([name.startswith("loading") for name in free.rows(seen.state, np.arange(3), keys, nothing, nothing).names])
+    is_current = np.array(
+        [name.startswith("loading") for name in free.rows(seen.state, np.arange(3), keys, nothing, nothing).names]
+    )
     assert np.allclose(difference, np.where(is_current, 0.01, 0.001))

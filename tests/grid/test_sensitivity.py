@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_grids import meshed, radial, solved
 
 from coflex.adapters.grids.simbench import SimbenchGrid
 from coflex.domain.quantity import Floats
@@ -16,6 +15,7 @@ from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, INTERFACE, TO_END, VOLTAGE, Linearisation, Quantities
+from support.small_grids import meshed, radial, solved
 
 # Step of 0.1 kW. A current of share c bends with third derivative near a^3 / c^2 (a: its sensitivity, below 0.5), so
 # from c = 1 % on the truncation h^2 a^3 / (6 c^2) stays below 1e-6 and mostly far below; the power flow's own error
@@ -98,7 +98,10 @@ def test_a_current_in_one_direction_of_the_plane_follows_an_injection_too(angle:
     ends = zip((FROM_END, TO_END), network.terminal_admittance, (network.rating_from, network.rating_to), strict=True)
     for kind, admittance, rating in ends:
         wanted = Quantities(
-            np.zeros(network.m, dtype=np.int64), np.full(network.m, kind), np.arange(network.m), np.full(network.m, turn)
+            np.zeros(network.m, dtype=np.int64),
+            np.full(network.m, kind),
+            np.arange(network.m),
+            np.full(network.m, turn),
         )
         dp, dq = Linearisation(network, state.u).sensitivities(wanted)
         for exact, reactive in ((dp, False), (dq, True)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.small_grids import meshed, radial, solved, worst_margin
 
 from coflex.domain.qualification import LimitKind, StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Direction, Floats
@@ -12,6 +11,7 @@ from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.qualify import Candidates, static_lights
 from coflex.grid.tables import GridTables
+from support.small_grids import meshed, radial, solved, worst_margin
 
 BUSES = ("A3", "A4", "B3", "B1")
 
@@ -69,9 +69,7 @@ def test_together_all_units_and_any_set_of_them_are_safe_at_their_limits(
     limits = np.array([lights[name].limit_kw for name in BUSES], dtype=np.float64)
     assert 0 < limits.sum() < 24_000
     rng = np.random.default_rng(6)
-    some = limits * np.concatenate(
-        [np.ones((1, 4)), np.eye(4), rng.random((60, 4)) < 0.5, rng.random((60, 4))]
-    )
+    some = limits * np.concatenate([np.ones((1, 4)), np.eye(4), rng.random((60, 4)) < 0.5, rng.random((60, 4))])
     assert after(network, state, units, direction.sign * some) <= 1e-6
 
 

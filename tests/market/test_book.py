@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.books import DOWN, START, UP, axis, book, offer
 
 from coflex.market.book import Place, build
+from support.books import DOWN, START, UP, axis, book, offer
 
 OFFERS = [
     offer(3, "a", UP, ("12.50", [100, 0, 50]), ("20.00", [10, 10, 10])),

@@ -66,9 +66,9 @@ FAULTS = [
     (put(3, "gaet", value=1), "sessions[3].gaet", "unknown_key"),
     (put(3, "gate", "close", value="D"), "sessions[3].gate.close", "unknown_key"),
     (drop(4, "needs"), "sessions[4].needs", "missing_key"),
-    (put(5, "reserve_share", value=1.5), "sessions[5].reserve_share", "malformed"),
-    (put(5, "reserve_share", value="0.1"), "sessions[5].reserve_share", "malformed"),
-    (put(5, "reserve_share", value=float("nan")), "sessions[5].reserve_share", "malformed"),
+    (put(0, "security_margin", "loading_share", value=1.5), "sessions[0].security_margin.loading_share", "malformed"),
+    (put(0, "security_margin", "voltage_pu", value="0.1"), "sessions[0].security_margin.voltage_pu", "malformed"),
+    (put(5, "reserve_share", value=0.1), "sessions[5].reserve_share", "unknown_key"),
     (put(5, "buyers", value=[]), "sessions[5].buyers", "malformed"),
     (put(3, "gate", "closes", value="noon"), "sessions[3].gate.closes", "malformed"),
     (put(3, "gate", "closes", value="D-1T27:00"), "sessions[3].gate.closes", "malformed"),
@@ -162,7 +162,7 @@ def test_the_shipped_design_says_who_buys_from_whom_what_grid_is_seen_and_what_i
     assert (local.grid.distribution, world.grid.distribution) == ("ac", "capability")
     assert (local.interface, world.interface) == ("free", "netted")
     assert (local.validation, world.validation) == ("static", "traffic_light")
-    assert (local.reserve_share, world.reserve_share) == (0.0, 0.1)
+    assert local.security_margin is not None and world.security_margin is None
     assert local.forward is not None
     assert (local.forward.offers, local.forward.carry) == ("unused", "traffic_light")
     assert world.forward is None

@@ -34,7 +34,17 @@ def offer(
         OfferStep(number, START, Decimal(price), tuple(kw)) for number, (price, kw) in enumerate(steps, start=1)
     )
     return Offer(
-        name or f"offer {receipt}", receipt, START, "session", "provider", "product", direction, unit, None, rows, **terms
+        name or f"offer {receipt}",
+        receipt,
+        START,
+        "session",
+        "provider",
+        "product",
+        direction,
+        unit,
+        None,
+        rows,
+        **terms,
     )
 
 

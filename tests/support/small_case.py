@@ -1,4 +1,4 @@
-"""A small case: the pair of feeders of `small_grids` with 16 units of three providers, five weeks around a summer day."""
+"""A small case: the two feeders of `small_grids`, 16 units of three providers, five weeks around a summer day."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from support.small_grids import radial
 
 from coflex.adapters.exchange.tables.case_folder import write_case
 from coflex.domain.series import Series
 from coflex.domain.time import QUARTER, Axis, midnight
 from coflex.process.ports import Case, CaseSettings, DeviceSettings, TsoSettings
 from coflex.simulation.cases import draw_case
+from support.small_grids import radial
 
 DAY = date(2016, 7, 5)
 ZONE = ZoneInfo("Europe/Berlin")

@@ -1,8 +1,8 @@
 """Small hand-made grids: two MV feeders behind a transformer with an open ring, and the same with the ring closed.
 
-    H -(110/20 kV)- M0 = M1 - A1 - A2 - A3 ..open.. B3 - B2 - B1 - M0
-                                   |
-                                   A4
+H -(110/20 kV)- M0 = M1 - A1 - A2 - A3 ..open.. B3 - B2 - B1 - M0
+                               |
+                               A4
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def meshed(i_max_a: float = 300.0, v_min: float = 0.95, v_max: float = 1.05) -> 
     return replace(tables, switches=tables.switches[:1])
 
 
-def injections(tables: GridTables, network: Network, load: float = 1.0, generation: float = 1.0) -> tuple[Floats, Floats]:
+def injections(
+    tables: GridTables, network: Network, load: float = 1.0, generation: float = 1.0
+) -> tuple[Floats, Floats]:
     """Node injections of one period with all loads and all generators scaled, shape (1, n), summed by hand."""
     p, q = np.zeros((1, network.n)), np.zeros((1, network.n))
     for row in tables.loads:

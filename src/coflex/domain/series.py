@@ -28,10 +28,10 @@ class Series:
 
     def row(self, name: str) -> Floats:
         """The values of one series, shape (periods,). Raises CoflexError on an unknown name."""
-        try:
-            return self.values[self.names.index(name)]
-        except ValueError:
-            raise CoflexError(f"There is no series '{name}'.") from None
+        if name not in self.names:
+            raise CoflexError(f"There is no series '{name}'.")
+        row: Floats = self.values[self.names.index(name)]
+        return row
 
     def rows(self, names: Iterable[str]) -> Floats:
         """The values of several series in the order asked, shape (names, periods)."""

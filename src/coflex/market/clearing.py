@@ -258,7 +258,7 @@ def _answer(
         grid_worth=worth["grid"],
         light_worth=worth["light"],
         coupling_worth=worth["coupling"],
-        uncovered_mw=solution.x[k : k + len(model.demand)],
+        uncovered_mw=solution.x[k : k + model.demand.slacks].reshape(-1, max(1, len(model.demand))).sum(axis=0),
         rows=rows,
         short=np.where(short > 1e-7, short, 0.0),
         row_price=price[model.rows :] / hours,
@@ -274,6 +274,7 @@ def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -
     kw = award_mw * 1000.0
     limited = np.array([offer.energy_limit_kwh is not None for offer in book.offers], dtype=np.bool_)[book.offer]
     requested = np.isin(2 * book.period + (book.sign > 0), 2 * demand.period + (demand.sign > 0))
+    requested = np.isin(book.period, demand.period) if demand.net else requested
     down = limited | requested if relief else np.ones(len(book), dtype=np.bool_)
     whole = np.where(down, np.floor(kw + 1e-6), np.ceil(kw - 1e-6)).astype(np.int64)
     offered: Ints = np.round(book.quantity_mw * 1000).astype(np.int64)

@@ -170,7 +170,7 @@ class Forward(_Part):
 class Session(_Part):
     """One market round. `buyers` in order of priority; `product` narrows the session to one of its scope's products.
 
-    `reserve_share`: share of the need that is selected beyond it.
+    `security_margin`: what an `ac` clearing keeps free of every limit.
     """
 
     id: Name
@@ -185,7 +185,6 @@ class Session(_Part):
     interface: Interface
     pricing: Pricing
     validation: Validation
-    reserve_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     security_margin: SecurityMargin | None = None
     forward: Forward | None = None
 

@@ -36,12 +36,17 @@ TIE_BREAK = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """Requests of a session: k entries. `sign[k]`, `period[k]`, `quantity_mw[k]`, `price_limit[k]` EUR/MWh."""
+    """Requests of a session: k entries. `sign[k]`, `period[k]`, `quantity_mw[k]`, `price_limit[k]` EUR/MWh.
+
+    `net`: the request is for the balance of all awards of its quarter-hour, up less down, as when one market serves
+    every need; otherwise for awards in its own direction, and nothing else may be bought in a quarter-hour.
+    """
 
     sign: Ints
     period: Ints
     quantity_mw: Floats
     price_limit: Floats
+    net: bool = False
 
     @staticmethod
     def none() -> Demand:
@@ -50,6 +55,11 @@ class Demand:
 
     def __len__(self) -> int:
         return len(self.period)
+
+    @property
+    def slacks(self) -> int:
+        """Columns for what stays uncovered: one a request, two where it may be missed either way."""
+        return len(self) * (2 if self.net else 1)
 
 
 @dataclass
@@ -122,11 +132,11 @@ def assemble(
     hours = book.axis.hours
     rows = _Triples()
     columns = len(blocks)
-    _request_rows(rows, book, blocks, demand, columns)
+    (_balance_rows if demand.net else _request_rows)(rows, book, blocks, demand, columns)
     first_light = rows.count
     light_rows = _light_rows(rows, book, blocks, capability_mw or {})
     first_coupling = rows.count
-    binaries = _Binaries(columns + len(demand))
+    binaries = _Binaries(columns + demand.slacks)
     names = _coupling_rows(rows, book, blocks, binaries)
     width = binaries.next
     cost = np.zeros(width)
@@ -135,9 +145,10 @@ def assemble(
     shift = max(0.0, 0.01 - float(price.min(initial=0.01))) if not len(demand) else 0.0
     rank = np.argsort(np.argsort(book.offer[blocks], kind="stable"), kind="stable")
     cost[:columns] = hours * (price + shift + TIE_BREAK * rank / max(1, columns))
-    cost[columns : columns + len(demand)] = hours * PENALTY
-    upper = np.concatenate([book.quantity_mw[blocks], demand.quantity_mw, np.ones(binaries.count)])
-    integer = np.arange(width) >= columns + len(demand)
+    cost[columns : columns + demand.slacks] = hours * PENALTY
+    most = np.full(demand.slacks, np.inf) if demand.net else demand.quantity_mw
+    upper = np.concatenate([book.quantity_mw[blocks], most, np.ones(binaries.count)])
+    integer = np.arange(width) >= columns + demand.slacks
     program = Program(
         cost, rows.matrix(width), _joined(rows.lower), _joined(rows.upper), np.zeros(width), upper, integer
     )
@@ -209,6 +220,23 @@ def _request_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand,
     if len(unasked):
         # A whole-day block must not be bought in a quarter-hour that asks for nothing.
         rows.add(unasked * 0, unasked, np.ones(len(unasked)), np.zeros(1), np.zeros(1))
+
+
+def _balance_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> None:
+    """sum_i d_i q_i + s_up - s_down = D for each quarter-hour that is asked for; one request each."""
+    row_of = np.full(len(book.axis), -1, dtype=np.int64)
+    row_of[demand.period] = np.arange(len(demand))
+    at = row_of[book.period[blocks]]
+    inside = np.flatnonzero(at >= 0)
+    slack = np.arange(len(demand))
+    signed = demand.sign * demand.quantity_mw
+    rows.add(
+        np.concatenate([at[inside], slack, slack]),
+        np.concatenate([inside, first_slack + slack, first_slack + len(demand) + slack]),
+        np.concatenate([book.sign[blocks[inside]], np.ones(len(demand)), -np.ones(len(demand))]),
+        signed,
+        signed,
+    )
 
 
 def _light_rows(

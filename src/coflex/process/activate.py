@@ -29,7 +29,7 @@ from coflex.grid.powerflow import solve
 from coflex.market.engine import SessionState
 from coflex.market.ledger import assign
 from coflex.process.day import Day, states, told
-from coflex.process.plan import free_power
+from coflex.process.lookups import free_power
 from coflex.process.ports import Store, Transaction
 
 # Rounds of looking and limiting until nothing that harms is left.

@@ -22,7 +22,7 @@ from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.quantity import Bools, Direction, Floats
 from coflex.grid.rows import AcGrid, Guard
-from coflex.market.book import OrderBook, Place, build, direction_of
+from coflex.market.book import OrderBook, build, direction_of
 from coflex.market.clearing import Answer
 from coflex.market.clearing import clear as clear_book
 from coflex.market.design import DistributionGrid, Needs, SessionPlan
@@ -32,7 +32,7 @@ from coflex.market.merit import merit_order, uncovered
 from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
 from coflex.process.day import SESSIONS, Day, states, told
-from coflex.process.plan import free_power
+from coflex.process.lookups import free_power, places
 from coflex.process.ports import Store, Transaction
 
 
@@ -79,14 +79,6 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
         cleared = _summary(session, len(offers), awards, len(short), answer, total)
         t.put_document(f"cleared/{session.id}", _note(session, book, awards, lines, cleared))
     return cleared
-
-
-def places(day: Day) -> dict[str, Place]:
-    """Where every unit and group acts. A group has no single node: sessions that see the grid take units alone."""
-    found = {
-        unit.id: Place(int(day.unit_node[u]), day.unit_perimeter[u], unit.tan_phi) for u, unit in enumerate(day.units)
-    }
-    return found | {group.id: Place(-1, group.perimeter, 0.0) for group in day.case.groups}
 
 
 def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | None:

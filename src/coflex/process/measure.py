@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coflex.domain.activation import Replacement, SetPoint
-from coflex.domain.clearing import Holding, Status
+from coflex.domain.activation import SetPoint
 from coflex.domain.errors import NotReady, refuse
 from coflex.domain.need import Violation
 from coflex.domain.party import Role
@@ -19,11 +18,11 @@ from coflex.grid.assess import violations
 from coflex.grid.powerflow import GridState, solve
 from coflex.metering.quality import out_of_range, substitute
 from coflex.process.day import Day
+from coflex.process.lookups import planned_holdings
 from coflex.process.ports import Devices, Store, Transaction
 
 # A unit is reported when it gave less than this share of its order.
 SHORT = 0.75
-STATES = ("forecast", "planned", "untouched", "actual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +87,6 @@ def grid_states(day: Day, t: Transaction, moved_kw: Floats) -> dict[str, GridSta
         "untouched": solve(day.network, *real),
         "actual": solve(day.network, real[0] + moved[0], real[1] + moved[1]),
     }
-
-
-def planned_holdings(t: Transaction) -> list[Holding]:
-    """What the sessions definitively bought, without what was called later in place of something limited."""
-    later = {(one.unit, one.start) for one in t.all(Replacement)}
-    return [h for h in t.all(Holding, status=Status.DEFINITIVE) if (h.unit, h.start) not in later]
 
 
 def _assess(day: Day, t: Transaction, moved_kw: Floats) -> dict[str, int]:

@@ -18,9 +18,8 @@ from coflex.market.design import SessionPlan
 from coflex.market.engine import IntakeContext, SessionState, intake
 from coflex.market.ledger import free_units
 from coflex.process.day import Day, states
-from coflex.process.plan import free_power
+from coflex.process.lookups import free_power, qualified_kw
 from coflex.process.ports import Providers, SessionCall, Store, Transaction
-from coflex.process.qualify import qualified_kw
 
 
 def submit(day: Day, store: Store, session: SessionPlan, offers: Sequence[Offer]) -> tuple[Offer, ...]:

@@ -26,8 +26,8 @@ from coflex.grid.powerflow import GridState, solve
 from coflex.market.design import DistributionGrid, Interface, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance
 from coflex.process.day import SESSIONS, Day, states, told
+from coflex.process.lookups import free_power, limit_array, qualified_kw
 from coflex.process.ports import Store, SystemOperator, Transaction
-from coflex.process.qualify import limit_array, qualified_kw
 
 # A provider's schedule and free power from the forecast of its units: (forecast kW) -> (schedule, up_kw, down_kw).
 Nominate = Callable[[Series], tuple[Series, Floats, Floats]]
@@ -93,13 +93,6 @@ def _look_ahead(day: Day, t: Transaction, session: SessionPlan, at: datetime, no
     t.put_series(f"{session.id}/nomination", schedule)
     t.put_series(f"{session.id}/up", Series(schedule.names, session.horizon, up))
     t.put_series(f"{session.id}/down", Series(schedule.names, session.horizon, down))
-
-
-def free_power(t: Transaction, source: SessionPlan, session: SessionPlan) -> tuple[Floats, Floats]:
-    """Declared and qualified free power of all units over the session's horizon: up and down kW (u, t)."""
-    up, down = t.series(f"{source.id}/up"), t.series(f"{source.id}/down")
-    assert up is not None and down is not None  # planned together with the forecast
-    return up.window(session.horizon).values, down.window(session.horizon).values
 
 
 def _needs(day: Day, t: Transaction, session: SessionPlan, base: GridState) -> tuple[tuple[LocalNeed, ...], int]:

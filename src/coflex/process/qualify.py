@@ -10,8 +10,8 @@ import numpy as np
 
 from coflex.domain.errors import NotReady
 from coflex.domain.party import Role
-from coflex.domain.qualification import StaticLight, StaticMode, Verdict
-from coflex.domain.quantity import Direction, Floats, Ints
+from coflex.domain.qualification import StaticLight, StaticMode
+from coflex.domain.quantity import Floats
 from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Unit
 from coflex.grid.powerflow import GridState, solve
@@ -91,22 +91,3 @@ def _mean_day(day: Day, axes: list[Axis]) -> tuple[Floats, Floats]:
         p, q = (one_p, one_q) if p is None or q is None else (p + one_p, q + one_q)
     assert p is not None and q is not None
     return p / len(axes), q / len(axes)
-
-
-def qualified_kw(lights: tuple[StaticLight, ...], units: tuple[Unit, ...]) -> dict[tuple[str, Direction], int]:
-    """Qualified power of each unit and direction in the mode for operators that take part in every session; units
-    outside the modelled grid as registered."""
-    limits = {
-        (light.unit, light.direction): 0 if light.verdict is Verdict.REJECTED else light.limit_kw
-        for light in lights
-        if light.mode is StaticMode.ONE_BY_ONE
-    }
-    for unit in units:
-        if not unit.element:
-            limits[(unit.id, Direction.UP)], limits[(unit.id, Direction.DOWN)] = unit.up_kw, unit.down_kw
-    return limits
-
-
-def limit_array(limits: dict[tuple[str, Direction], int], units: tuple[Unit, ...], direction: Direction) -> Ints:
-    """Limits as an array in the order of `units`, zero where there is none."""
-    return np.array([limits.get((unit.id, direction), 0) for unit in units], dtype=np.int64)

@@ -26,8 +26,9 @@ from coflex.domain.statement import Posting, SettlementLine, Statement
 from coflex.domain.time import local_label
 from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.market.design import SessionPlan
+from coflex.process.coupled import Coupled, coupled_market
 from coflex.process.day import Day
-from coflex.process.measure import STATES, planned_holdings
+from coflex.process.lookups import STATES, planned_holdings
 from coflex.process.ports import Event, Publisher, Store, Table, Transaction
 from coflex.reporting import kpi, tables
 from coflex.reporting.delivery import Missed, activation_section, balance, money_section
@@ -61,7 +62,8 @@ def report(day: Day, store: Store, publisher: Publisher) -> Reported:
         if t.document("settlement") is None:
             raise NotReady("The day is not settled yet.", "Run coflex settle first.")
         past = _read(day, t)
-    indicators = _indicators(past)
+        coupled = coupled_market(day, t)
+    indicators = _indicators(past, coupled)
     listed = [asdict(one) for one in indicators]
     page = publisher.publish(_tables(past), {"kpis": {"kpis": listed}}, _contents(past, listed))
     money = balance(past.statements)
@@ -136,6 +138,11 @@ class _Past:
 
     def awards_of(self, scope: Scope) -> list[Award]:
         return [award for award in self.awards if self.scope(award.session) is scope]
+
+    def cost_eur(self, scope: Scope) -> float:
+        """What the awards of a scope cost at their prices."""
+        spent = sum(award.quantity_kw * award.price_eur_mwh for award in self.awards_of(scope))
+        return float(spent) * self.hours / 1000
 
     def merit_of(self, scope: Scope) -> list[MeritLine]:
         return [line for line in self.merit if self.scope(line.session) is scope]
@@ -220,7 +227,7 @@ def _state(t: Transaction, name: str) -> StateView:
 # ---------------------------------------------------------------- indicators
 
 
-def _indicators(past: _Past) -> list[kpi.Kpi]:
+def _indicators(past: _Past, coupled: Coupled) -> list[kpi.Kpi]:
     day = past.day
     inside = [unit for unit in day.units if unit.element]
     found = [
@@ -229,6 +236,7 @@ def _indicators(past: _Past) -> list[kpi.Kpi]:
         *kpi.dso_participation(past.merit_of(Scope.GLOBAL), past.lights, past.limits),
         *kpi.prequalification_effort(past.static_lights, day.case.groups),
         *kpi.local_constraints(past.lights),
+        *kpi.market_efficiency(past.cost_eur(Scope.LOCAL), past.cost_eur(Scope.GLOBAL), coupled.cost_eur),
         *kpi.continuance(past.statements, day.units),
         *kpi.violations_avoided({name: len(view.violations) for name, view in past.states.items()}),
     ]

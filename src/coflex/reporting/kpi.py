@@ -311,5 +311,29 @@ def price_of_coordination(netted: Netting, global_awards: Sequence[Award]) -> tu
     )
 
 
+def market_efficiency(local_eur: float, global_eur: float, coupled_eur: float) -> tuple[Kpi, ...]:
+    """Cost of the two markets in sequence against that of one coupled market (document B, table 11)."""
+    sequential = local_eur + global_eur
+    share = 100 * coupled_eur / sequential if sequential > 0 else 100.0
+    return (
+        _kpi(
+            "KPI-02",
+            "coupled_cost",
+            "Cost of a fully coupled market",
+            coupled_eur,
+            "EUR",
+            "Least cost of meeting the grid's and the system's needs in one clearing, at the units' own bids.",
+        ),
+        _kpi(
+            "KPI-02",
+            "market_efficiency",
+            "Efficiency of the coordinated markets",
+            share,
+            "%",
+            f"Cost of the coupled market over the {sequential:.2f} EUR that the markets cost one after the other.",
+        ),
+    )
+
+
 def _kpi(group: str, name: str, title: str, value: float, unit: str, meaning: str) -> Kpi:
     return Kpi(name, group, title, number(value, 6), unit, meaning)

@@ -83,9 +83,10 @@ def scale(values: Iterable[float], start: float, end: float, count: int = 4) -> 
     return Scale(first * step, last * step, start, end, tuple(step * k for k in range(first, last + 1)))
 
 
-def plain(value: float) -> str:
-    """A number for an axis: no needless digits, a true minus sign, narrow spaces between thousands."""
-    text = f"{value:,.3f}".rstrip("0").rstrip(".").replace(",", "\u202f")
+def plain(value: float, digits: int = 3) -> str:
+    """A number with at most `digits` decimals, none of them needless, a true minus sign and narrow spaces."""
+    text = f"{value:,.{digits}f}"
+    text = (text.rstrip("0").rstrip(".") if digits else text).replace(",", "\u202f")
     return "0" if text in ("0", "-0") else text.replace("-", "\u2212")
 
 
@@ -96,9 +97,7 @@ def _c(value: float) -> str:
 
 def _svg(height: float, label: str, parts: Iterable[str]) -> Markup:
     body = "".join(parts)
-    return Markup(
-        f'<svg viewBox="0 0 {_c(WIDTH)} {_c(height)}" role="img" aria-label="{escape(label)}">{body}</svg>'
-    )
+    return Markup(f'<svg viewBox="0 0 {_c(WIDTH)} {_c(height)}" role="img" aria-label="{escape(label)}">{body}</svg>')
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "") -> str:
@@ -120,12 +119,12 @@ def _hours(axis: DayAxis, top: float, bottom: float) -> list[str]:
     parts = []
     for t, label in axis.ticks():
         parts.append(_line(axis.x(t), top, axis.x(t), bottom, "grid"))
-        parts.append(_text(axis.x(t), bottom + 15, label, "end" if t == len(axis.labels) else "middle"))
+        parts.append(_text(axis.x(t), bottom + 16, label, "end" if t == len(axis.labels) else "middle"))
     return parts
 
 
 def _values(axis: DayAxis, values: Scale, unit: str) -> list[str]:
-    parts = [_text(axis.left - 40, 12, unit, "start", "unit")]
+    parts = [_text(axis.left - 42, 11, unit, "start", "unit")]
     for tick in values.ticks:
         y = values.at(tick)
         parts.append(_line(axis.left, y, axis.right, y, "zero" if abs(tick) < 1e-12 else "grid"))
@@ -151,25 +150,27 @@ def stacked_bars(
             stack[t] += value
         areas.append((style, blocks))
     limits = [*up, *down] if highest is None else [highest]
-    values = scale(limits, 150.0, 20.0)
-    parts = _values(axis, values, unit) + _hours(axis, 20.0, 150.0)
+    values = scale(limits, 156.0, 28.0)
+    parts = _values(axis, values, unit) + _hours(axis, 28.0, 156.0)
     width = _c(axis.x(1) - axis.x(0)) if axis.labels else "0"
     for style, blocks in areas:
-        path = "".join(f"M{_c(axis.x(t))} {_c(values.at(a))}h{width}V{_c(values.at(b))}h-{width}z" for t, a, b in blocks)
+        path = "".join(
+            f"M{_c(axis.x(t))} {_c(values.at(a))}h{width}V{_c(values.at(b))}h-{width}z" for t, a, b in blocks
+        )
         parts.append(f'<path d="{path}" class="bar {style}"/>' if path else "")
-    return _svg(172, label, parts)
+    return _svg(178, label, parts)
 
 
 def step_lines(axis: DayAxis, series: Sequence[tuple[str, Sequence[float]]], label: str, unit: str) -> Markup:
     """Values that hold over their quarter-hour, one line a series (colour class, values)."""
-    values = scale([v for _, line in series for v in line], 180.0, 20.0)
-    parts = _values(axis, values, unit) + _hours(axis, 20.0, 180.0)
+    values = scale([v for _, line in series for v in line], 188.0, 28.0)
+    parts = _values(axis, values, unit) + _hours(axis, 28.0, 188.0)
     for style, line in series:
         if len(line):
             steps = "".join(f"V{_c(values.at(v))}H{_c(axis.x(t + 1))}" for t, v in enumerate(line))
             start = f"M{_c(axis.x(0))} {_c(values.at(line[0]))}"
             parts.append(f'<path d="{start}{steps}" class="ln {style}"/>')
-    return _svg(202, label, parts)
+    return _svg(210, label, parts)
 
 
 _ROW = 22.0
@@ -177,9 +178,7 @@ _ROW = 22.0
 
 def timeline(axis: DayAxis, sessions: Sequence[Mapping[str, Any]], day: str) -> Markup:
     """Gates and horizons of the sessions, from the first opening to the end of the delivery day."""
-    first = min(
-        (datetime.fromisoformat(s["opens"]) for s in sessions), default=datetime.fromisoformat(axis.labels[0])
-    )
+    first = min((datetime.fromisoformat(s["opens"]) for s in sessions), default=datetime.fromisoformat(axis.labels[0]))
     span = (axis.instant(len(axis.labels)) - first).total_seconds()
     bottom = 26.0 + _ROW * len(sessions)
 
@@ -216,11 +215,12 @@ def _clock(x: float, bottom: float, text: str) -> str:
 
 def session_bars(sessions: Sequence[Mapping[str, Any]]) -> Markup:
     """Awarded energy of each session in MWh: down to the left, up to the right; definitive dark, the rest light."""
-    totals = [
-        sign * (s["definitive_mwh"][d] + s["preliminary_mwh"][d]) for s in sessions for d, sign in _SIGNS.items()
-    ]
+    totals = [sign * (s["definitive_mwh"][d] + s["preliminary_mwh"][d]) for s in sessions for d, sign in _SIGNS.items()]
     values, bottom = scale(totals, 62.0, _RIGHT), 26.0 + _ROW * len(sessions)
-    parts = [_text(values.at(0) - 6, 14, "down, MWh", "end", "unit"), _text(values.at(0) + 6, 14, "up, MWh", "start", "unit")]
+    parts = [
+        _text(values.at(0) - 6, 14, "down, MWh", "end", "unit"),
+        _text(values.at(0) + 6, 14, "up, MWh", "start", "unit"),
+    ]
     if values.at(0) - values.start < 60:
         parts = parts[1:]
     for tick in values.ticks:
@@ -256,23 +256,36 @@ def staircase(order: Mapping[str, Any], scope: str) -> Markup:
 
     What was not accepted is striped, by the family of its reason. A dashed upright marks the asked quantity.
     """
-    lines = order["lines"]
+    lines = _drawn(order)
     widest = max(sum(line["offered_kw"] for line in lines), order["asked_kw"] or 0)
     across = scale([widest], _LEFT, _RIGHT, 5)
-    prices = scale([float(line["price"]) for line in lines], 170.0, 20.0)
-    parts = _values(DayAxis((), _LEFT, _RIGHT), prices, "EUR/MWh")
+    prices = scale([float(line["price"]) for line in lines], 178.0, 28.0)
+    parts = _values(DayAxis(()), prices, "EUR/MWh")
     for tick in across.ticks:
-        parts.append(_text(across.at(tick), 185, plain(tick), "end" if across.at(tick) > 480 else "middle"))
-    parts.append(_text(_RIGHT, 14, "offered kW, added up", "end", "unit"))
+        parts.append(_text(across.at(tick), 194, plain(tick), "end" if across.at(tick) > 480 else "middle"))
+    beyond = len(order["lines"]) - len(lines)
+    more = f"; {beyond} more blocks to the right" if beyond else ""
+    parts.append(_text(_RIGHT, 11, f"offered kW, added up{more}", "end", "unit"))
     ground, sum_kw = prices.at(0), 0.0
     for line in lines:
         parts.append(_block(line, across, sum_kw, ground, prices.at(float(line["price"])), scope))
         sum_kw += line["offered_kw"]
     if order["asked_kw"]:
         x = across.at(order["asked_kw"])
-        parts.append(_line(x, 20, x, 170, "asked"))
+        parts.append(_line(x, 28, x, 178, "asked"))
     words = f"Merit order list of {order['session']}, {order['direction']}, {order['start'][11:16]}"
-    return _svg(192, words, parts)
+    return _svg(200, words, parts)
+
+
+def _drawn(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The blocks up to twice the distance of the last accepted one; all of them when none was."""
+    starts, reached, total = [], 0.0, 0.0
+    for line in order["lines"]:
+        starts.append(total)
+        total += line["offered_kw"]
+        reached = total if line["accepted_kw"] else reached
+    end = 2 * max(reached, order["asked_kw"] or 0) or total
+    return [line for line, start in zip(order["lines"], starts, strict=True) if start < end]
 
 
 def _block(line: Mapping[str, Any], across: Scale, at_kw: float, ground: float, top: float, scope: str) -> str:
@@ -308,7 +321,9 @@ def light_matrix(axis: DayAxis, lights: Mapping[str, Any], direction: str) -> Ma
             reason = because.get((name, t, colour), reason if t and colours[t - 1] == colour else "")
             can = lights["capability_kw"][name][direction][t]
             all_kw = lights["potential_kw"][name][direction][t]
-            title = f"{name} {direction} {axis.labels[t][11:16]}: {_COLOURS[colour]}, {plain(can)} of {plain(all_kw)} kW"
+            title = (
+                f"{name} {direction} {axis.labels[t][11:16]}: {_COLOURS[colour]}, {plain(can)} of {plain(all_kw)} kW"
+            )
             title += f". {reason}" if reason else ""
             parts.append(_box(day.x(t), y, day.x(t + 1) - day.x(t) - 0.3, 15, f"cell {_COLOURS[colour]}", title))
         parts += _letters(day, colours, y)
@@ -336,7 +351,7 @@ def _letters(day: DayAxis, colours: str, y: float) -> list[str]:
 
 
 Points = list[tuple[float, float]]
-_MAP_HEIGHT = 360.0
+_MAP_HEIGHT = 440.0
 
 
 def positions(nodes: Sequence[Mapping[str, Any]]) -> Points:

@@ -84,9 +84,9 @@ def _asset(name: str) -> Markup:
     return Markup(files(_PACKAGE).joinpath(name).read_text(encoding="utf-8"))
 
 
-def money(amount: str) -> str:
+def money(amount: str | float) -> str:
     """An amount in EUR to the cent, narrow spaces between thousands: '-9120.5' becomes '\u22129\u202f120.50'."""
-    return f"{Decimal(amount):,.2f}".replace(",", "\u202f").replace("-", "\u2212")
+    return f"{Decimal(str(amount)):,.2f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -95,7 +95,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "\u2013"
     if value and abs(value) < 10.0**-digits:
         return f"{value:.1e}".replace("-", "\u2212")
-    return charts.plain(round(value, 0 if abs(value) >= 10_000 else digits))
+    return charts.plain(value, 0 if abs(value) >= 10_000 else digits)
 
 
 def words(name: str) -> str:
@@ -136,7 +136,11 @@ def _maps(report: Mapping[str, Any], axis: charts.DayAxis) -> list[dict[str, Any
     grid = report["grid"]
     places = charts.positions(grid["nodes"])
     highest = max(
-        (sum(at) for s in grid["states"].values() for at in zip(*(s["per_quarter"][k] for k, _ in charts.VIOLATIONS), strict=True)),
+        (
+            sum(at)
+            for s in grid["states"].values()
+            for at in zip(*(s["per_quarter"][k] for k, _ in charts.VIOLATIONS), strict=True)
+        ),
         default=0,
     )
     return [
@@ -216,9 +220,7 @@ def _ordered(activation: Mapping[str, Any], axis: charts.DayAxis) -> Markup:
 def _sums(report: Mapping[str, Any]) -> dict[str, Any]:
     sessions = report["sessions"]
     bought = {
-        scope: {
-            d: sum(s["definitive_mwh"][d] for s in sessions if s["scope"] == scope) for d in ("up", "down")
-        }
+        scope: {d: sum(s["definitive_mwh"][d] for s in sessions if s["scope"] == scope) for d in ("up", "down")}
         for scope in ("local", "global")
     }
     return {
