@@ -279,7 +279,7 @@ def make_case(order: CaseOrder, folder: Path, replace: bool) -> CaseMade:
         load_scale=order.load_scale,
         pv_scale=order.pv_scale,
         fee_share=Decimal("0.02"),
-        tso=TsoSettings(up_mw=6.0, down_mw=6.0, price_limit_eur_mwh=Decimal(300)),
+        tso=TsoSettings(up_mw=10.0, down_mw=10.0, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.04, noise_share=0.0),
     )
     case = draw_case(source.grid, source.profiles, settings, order.units, order.providers)

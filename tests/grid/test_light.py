@@ -204,6 +204,17 @@ def test_no_split_breaks_a_limit_by_power_flow(case: tuple[Network, GridState, A
 
 
 @pytest.mark.spec("GRID-06")
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(cases())
+def test_a_grid_with_room_everywhere_gives_every_part_something(
+    case: tuple[Network, GridState, Agents, Floats],
+) -> None:
+    network, state, agents, potential = case
+    if worst_margin(network, state) < -0.005:
+        assert (capability(network, state, agents, potential[:, None]).kw > 0).all()
+
+
+@pytest.mark.spec("GRID-06")
 @pytest.mark.parametrize(
     ("first", "second", "tan_phi"),
     [("A2", "B2", 0.0), ("A4", "A3", 0.0), ("A1", "B2", -0.3), ("A2", "A3", -0.3)],

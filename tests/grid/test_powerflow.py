@@ -102,7 +102,7 @@ def test_a_line_open_at_its_far_end_draws_its_charging_current_only() -> None:
 @pytest.mark.spec("GRID-02")
 @pytest.mark.parametrize("tables", [radial(), meshed()], ids=["open ring", "closed ring"])
 def test_injections_losses_and_interface_add_to_zero(tables: Any) -> None:
-    network, state = solved(tables, load=1.7, generation=0.4)
+    _, state = solved(tables, load=1.7, generation=0.4)
     current_a = state.loading[0] * np.array([line.i_max_a for line in tables.lines] + [0.0])
     joule = sum(3 * i**2 * line.r_ohm / 1e6 for i, line in zip(current_a, tables.lines, strict=False))
     assert np.isclose(state.interface_p_mw[0] + state.p_mw[0].sum(), state.losses_mw[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,13 +19,12 @@ from support.small_grids import radial
 
 DAY = date(2016, 7, 5)
 ZONE = ZoneInfo("Europe/Berlin")
-FIRST, LAST = date(2016, 6, 4), date(2016, 7, 7)
 
 
-def small_case(seed: int = 7) -> Case:
+def small_case(seed: int = 7, day: date = DAY) -> Case:
     """Loads with an evening peak, and photovoltaics that lift the end of their feeder over its limit at noon."""
-    start = midnight(FIRST, ZONE)
-    axis = Axis(start, (midnight(LAST, ZONE) - start) // QUARTER)
+    start = midnight(day - timedelta(days=31), ZONE)
+    axis = Axis(start, (midnight(day + timedelta(days=2), ZONE) - start) // QUARTER)
     clock = np.arange(len(axis)) % 96 / 96
     days = np.arange(len(axis)) // 96
     load = 0.45 + 0.25 * np.sin(2 * np.pi * (clock - 0.55)) ** 2 + 0.02 * np.cos(2 * np.pi * days / 7)
@@ -42,7 +41,7 @@ def small_case(seed: int = 7) -> Case:
         id="small",
         title="Two feeders",
         grid="hand-made",
-        day=DAY,
+        day=day,
         zone="Europe/Berlin",
         seed=seed,
         design="beflexible_six",

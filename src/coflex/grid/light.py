@@ -297,8 +297,22 @@ def _accept(
         waiting = [corner for corner in corners if corner.period in shrunk] + [
             corner for corner in sharper if corner.period not in shrunk
         ]
-    for corner in waiting:
-        kw[:, corner.period] = 0.0
+    for t in sorted({corner.period for corner in waiting}):
+        _shrink_all(network, state, agents, potential, kw, [corner for corner in corners if corner.period == t])
+
+
+def _shrink_all(
+    network: Network, state: GridState, agents: Agents, potential: Floats, kw: Floats, corners: list[_Corner]
+) -> None:
+    """Shrink every part of one period (in place) by the same share until all its corners hold, at last to nothing."""
+    t = corners[0].period
+    most = kw[:, t].copy()
+    for share in (0.98, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2):
+        kw[:, t] = share * most
+        splits = np.array([worst_split(c.effect, potential[:, t], agents.part, kw[:, t]) for c in corners])
+        if (_try(network, state, agents, corners, splits).share >= 1.0).all():
+            return
+    kw[:, t] = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -173,7 +173,8 @@ def _on_grid(
         break
     gap = decided.gap if decided is not None else 0.0
     answer = _answer(model, program, solution, rows, short, passes, seconds)
-    return replace(answer, gap=gap)
+    # Solved in the row's own scale; told per unit of its room.
+    return replace(answer, gap=gap, row_price=answer.row_price / scale)
 
 
 @dataclass(frozen=True, slots=True)

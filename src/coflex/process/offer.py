@@ -25,6 +25,7 @@ from coflex.process.ports import Providers, SessionCall, Store, Transaction
 def submit(day: Day, store: Store, session: SessionPlan, offers: Sequence[Offer]) -> tuple[Offer, ...]:
     """Take a parcel of offers into an open session, whole, with receipt numbers that go on from the last.
 
+    Inside a parcel they follow the instants of receipt, then the ids, whatever order the parcel came in.
     Raises Refused with every fault of the parcel at once, NotReady when the session is not open.
     """
     with store.transaction() as t:
@@ -33,7 +34,8 @@ def submit(day: Day, store: Store, session: SessionPlan, offers: Sequence[Offer]
             raise NotReady(f"Session {session.id} is {state}, not open.", "Plan it first, or offer to the next one.")
         taken = t.all(Offer, session=session.id)
         first = max((offer.receipt for offer in taken), default=0)
-        numbered = [replace(offer, receipt=first + i) for i, offer in enumerate(offers, start=1)]
+        ordered = sorted(offers, key=lambda offer: (offer.received_at, offer.id))
+        numbered = [replace(offer, receipt=first + i) for i, offer in enumerate(ordered, start=1)]
         accepted, findings = intake(session, numbered, _context(day, t, session, taken))
         refuse(f"The offers to {session.id}", findings)
         t.add(accepted)

@@ -13,6 +13,7 @@ from datetime import datetime
 import numpy as np
 
 from coflex.domain.clearing import Holding
+from coflex.domain.errors import NotReady
 from coflex.domain.light import Colour, DynamicLight
 from coflex.domain.need import LocalNeed, Request
 from coflex.domain.party import Role
@@ -48,8 +49,10 @@ class Planned:
 def plan(
     day: Day, store: Store, session: SessionPlan, at: datetime, nominate: Nominate, system_operator: SystemOperator
 ) -> Planned:
-    """Plan one session and open it. Raises NotReady when another step is due before."""
+    """Plan one session and open it. Raises NotReady before units are qualified, or when another step is due before."""
     with store.transaction() as t:
+        if not t.all(StaticLight):
+            raise NotReady("No unit is qualified yet.", "Run coflex qualify first.")
         known = states(t)
         state = SessionState(known.get(session.id, SessionState.ANNOUNCED))
         known[session.id] = advance(session.session, state, SessionState.OPEN).value

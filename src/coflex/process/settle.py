@@ -162,12 +162,13 @@ def _baselines(day: Day, t: Transaction, points: Sequence[SetPoint]) -> dict[str
 
 
 def _summary(lines: Sequence[SettlementLine], postings: Sequence[Posting], statements: Sequence[Statement]) -> Settled:
+    fees = sum(p.cents for p in postings if p.account == "platform")
     return Settled(
         lines=len(lines),
         delivered_mwh=float(sum(line.delivered_kwh for line in lines)) / 1000,
         ordered_mwh=float(sum(line.ordered_kwh for line in lines)) / 1000,
-        paid_cents=sum(s.paid_cents for s in statements),
+        paid_cents=sum(s.paid_cents for s in statements) + fees,
         received_cents=sum(s.received_cents for s in statements),
-        fee_cents=sum(p.cents for p in postings if p.account == "platform"),
+        fee_cents=fees,
         penalty_cents=sum(max(0, s.penalty_cents) for s in statements),
     )

@@ -88,11 +88,11 @@ def make(
     ctx: typer.Context,
     grid: Annotated[str, typer.Option(help="SimBench code of the grid.")] = "1-MV-urban--0-sw",
     day: Annotated[date, typer.Option(parser=_date, metavar="DATE", help="Delivery day, in 2016.")] = date(2016, 7, 5),
-    seed: Annotated[int, typer.Option(help="Where all drawing starts; the same seed gives the same case.")] = 7,
+    seed: Annotated[int, typer.Option(help="Where all drawing starts; the same seed gives the same case.")] = 3,
     units: Annotated[int, typer.Option(min=1, help="How many controllable units.")] = 320,
     providers: Annotated[int, typer.Option(min=1, help="How many providers share them.")] = 14,
-    load_scale: Annotated[float, typer.Option(min=0, help="Factor on the grid's loads.")] = 7.5,
-    pv_scale: Annotated[float, typer.Option(min=0, help="Factor on the grid's photovoltaics.")] = 22.0,
+    load_scale: Annotated[float, typer.Option(min=0, help="Factor on the grid's loads.")] = 8.0,
+    pv_scale: Annotated[float, typer.Option(min=0, help="Factor on the grid's photovoltaics.")] = 36.0,
     design: Annotated[str, typer.Option(help="Market design that the day follows.")] = "beflexible_six",
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write; cases/GRID-DAY if not given.")

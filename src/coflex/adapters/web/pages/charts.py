@@ -21,7 +21,7 @@ _QUARTER = timedelta(minutes=15)
 
 VIOLATIONS = (("voltage_low", "voltage too low"), ("voltage_high", "voltage too high"), ("loading", "overloaded"))
 
-_OFFER_REASONS = ("no_need", "out_of_merit", "price_limit")
+_OFFER_REASONS = ("accepted", "marginal", "no_need", "out_of_merit", "price_limit")
 _GRID_REASONS = ("no_effect", "red_light", "yellow_light", "grid_limit")
 
 
@@ -48,6 +48,11 @@ class DayAxis:
             if label[14:16] == "00" and int(label[11:13]) % hours == 0
         ]
         return [*marks, (len(self.labels), "24:00")] if self.labels else []
+
+    def clock(self, label: str) -> str:
+        """Clock time of a label; with its offset on the days on which the clock changes."""
+        changes = self.labels and self.labels[0][16:] != self.labels[-1][16:]
+        return f"{label[11:16]} ({label[16:]})" if changes else label[11:16]
 
     def instant(self, position: int) -> datetime:
         """The instant of a boundary, 0 .. len(labels)."""
@@ -282,8 +287,8 @@ def _drawn(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     starts, reached, total = [], 0.0, 0.0
     for line in order["lines"]:
         starts.append(total)
+        reached = total + line["accepted_kw"] if line["accepted_kw"] else reached
         total += line["offered_kw"]
-        reached = total if line["accepted_kw"] else reached
     end = 2 * max(reached, order["asked_kw"] or 0) or total
     return [line for line, start in zip(order["lines"], starts, strict=True) if start < end]
 
@@ -321,9 +326,8 @@ def light_matrix(axis: DayAxis, lights: Mapping[str, Any], direction: str) -> Ma
             reason = because.get((name, t, colour), reason if t and colours[t - 1] == colour else "")
             can = lights["capability_kw"][name][direction][t]
             all_kw = lights["potential_kw"][name][direction][t]
-            title = (
-                f"{name} {direction} {axis.labels[t][11:16]}: {_COLOURS[colour]}, {plain(can)} of {plain(all_kw)} kW"
-            )
+            amount = f"{plain(can)} of {plain(all_kw)} kW"
+            title = f"{name} {direction} {axis.clock(axis.labels[t])}: {_COLOURS[colour]}, {amount}"
             title += f". {reason}" if reason else ""
             parts.append(_box(day.x(t), y, day.x(t + 1) - day.x(t) - 0.3, 15, f"cell {_COLOURS[colour]}", title))
         parts += _letters(day, colours, y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -59,8 +59,8 @@ def render(report: dict[str, Any]) -> str:
         groups=_groups(report["kpis"]),
         states={name: _STATES[name] for name in _known_states(report)},
         kinds=charts.VIOLATIONS,
-        clock=_clock(report["axis"]),
-        gate=_gate(report["case"]["day"]),
+        clock=axis.clock,
+        gate=_gate(axis, report["case"]["day"]),
         style=_asset("day.css"),
         script=_asset("day.js"),
     )
@@ -108,22 +108,12 @@ def measure(value: float, kind: str) -> str:
     return f"{value:.1%}".replace("%", "\u202f%") if kind == "loading" else f"{value:.4f} pu"
 
 
-def _clock(labels: Sequence[str]) -> Any:
-    """Clock time of a label; with its offset on the days on which the clock changes."""
-    changes = len({label[16:] for label in labels}) > 1
-
-    def clock(label: str) -> str:
-        return f"{label[11:16]} ({label[16:]})" if changes else label[11:16]
-
-    return clock
-
-
-def _gate(day: str) -> Any:
-    """A moment as the design writes it, relative to the delivery day: 'D-1 08:00'."""
+def _gate(axis: charts.DayAxis, day: str) -> Callable[[str], str]:
+    """How a moment is written relative to the delivery day, as designs do: 'D-1 08:00'."""
 
     def gate(label: str) -> str:
         days = (date.fromisoformat(label[:10]) - date.fromisoformat(day)).days
-        return f"D{days:+d} {label[11:16]}" if days else f"D {label[11:16]}"
+        return f"D{days:+d} {axis.clock(label)}" if days else f"D {axis.clock(label)}"
 
     return gate
 
@@ -135,14 +125,9 @@ def _known_states(report: Mapping[str, Any]) -> list[str]:
 def _maps(report: Mapping[str, Any], axis: charts.DayAxis) -> list[dict[str, Any]]:
     grid = report["grid"]
     places = charts.positions(grid["nodes"])
-    highest = max(
-        (
-            sum(at)
-            for s in grid["states"].values()
-            for at in zip(*(s["per_quarter"][k] for k, _ in charts.VIOLATIONS), strict=True)
-        ),
-        default=0,
-    )
+    quarters = [s["per_quarter"] for s in grid["states"].values()]
+    stacks = (sum(at) for q in quarters for at in zip(*(q[kind] for kind, _ in charts.VIOLATIONS), strict=True))
+    highest = max(stacks, default=0)
     return [
         {
             "id": name,
