@@ -7,8 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from coflex.adapters.store.mapping import LAYOUTS
 from coflex.adapters.store.memory import MemoryStore
+from coflex.domain.errors import CoflexError, NotReady
 from coflex.market.design import load_design
 from coflex.process.activate import activate
 from coflex.process.clear import clear
@@ -96,8 +99,19 @@ def everything(store: MemoryStore) -> dict[type[Any], tuple[Any, ...]]:
         return {kind: t.all(kind) for kind in LAYOUTS}
 
 
+def refusal(verb: str, stage: str, kind: type[CoflexError] = NotReady) -> CoflexError:
+    """What a verb says when it comes at the stage of another one; it must refuse and leave the store as it was."""
+    store = before(stage)
+    held = everything(store)
+    with pytest.raises(kind) as told:
+        VERBS[verb](store)
+    assert everything(store) == held
+    return told.value
+
+
 @lru_cache(maxsize=1)
 def _stages() -> dict[str, MemoryStore]:
+    """The store before each verb. Before `activate` all sessions are over, before that none but the first begins."""
     store, stages = MemoryStore(small_day().case.zone), {}
     for verb, act in VERBS.items():
         if verb == "activate":
@@ -111,6 +125,7 @@ def _stages() -> dict[str, MemoryStore]:
 
 
 def _copy(store: MemoryStore) -> MemoryStore:
+    """Rows are frozen, so new dictionaries of the same rows make a store of its own."""
     twin = MemoryStore(small_day().case.zone)
     twin._tables = {kind: dict(rows) for kind, rows in store._tables.items()}
     return twin

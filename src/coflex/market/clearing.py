@@ -120,13 +120,16 @@ def _blocks(book: OrderBook, admissible: Bools, periods: Ints) -> Ints:
 
 
 def _without_grid(model: Model) -> Answer:
-    relaxed = replace(model.fixed, integer=np.zeros_like(model.fixed.integer))
-    solution = highs.solve(relaxed)
-    if undecided(model, solution.x):
-        relaxed_seconds = solution.seconds
-        solution = highs.solve(model.fixed)
-        solution = replace(solution, seconds=solution.seconds + relaxed_seconds)
-    return _answer(model, model.fixed, solution, None, np.zeros(0), 1, solution.seconds)
+    """One program: linear, then with those binaries whole that the linear answer leaves open, until none is."""
+    whole = np.zeros_like(model.fixed.integer)
+    seconds = 0.0
+    while True:
+        solution = highs.solve(replace(model.fixed, integer=whole))
+        seconds += solution.seconds
+        more = undecided(model, solution.x) & ~whole
+        if not more.any():
+            return _answer(model, model.fixed, solution, None, np.zeros(0), 1, seconds)
+        whole = whole | more
 
 
 def _on_grid(
@@ -148,6 +151,7 @@ def _on_grid(
     state = first.state.part(periods)
     solution: Solution | None = None
     decided: Solution | None = None
+    whole = np.zeros_like(model.fixed.integer)
     trust = _Trust()
     seconds = 0.0
     passes = 0
@@ -155,7 +159,7 @@ def _on_grid(
         passes += 1
         rows = grid.rows(state, periods, known, *change)
         program, scale = with_grid(model, rows)
-        solution = highs.solve(trust.around(_with_integers(program, decided), solution, len(blocks)), solution)
+        solution = highs.solve(trust.around(_linear(program, whole, decided), solution, len(blocks)), solution)
         seconds += solution.seconds
         change = _changed(model, solution, n)
         seen = grid.look(*change, periods, known)
@@ -165,12 +169,13 @@ def _on_grid(
         if passes < PASSES and (len(seen.broken) or error > STANDS):
             trust = trust.after(error, bool(len(seen.broken)))
             continue
-        if decided is None and undecided(model, solution.x):
-            decided = highs.solve(program)
-            seconds += decided.seconds
-            solution, trust, passes = None, _Trust(), min(passes, PASSES // 2)
-            continue
-        break
+        more = undecided(model, solution.x) & ~whole
+        if not more.any():
+            break
+        whole = whole | more
+        decided = highs.solve(replace(program, integer=_padded(whole, program)))
+        seconds += decided.seconds
+        solution, trust, passes = None, _Trust(), min(passes, PASSES // 2)
     gap = decided.gap if decided is not None else 0.0
     answer = _answer(model, program, solution, rows, short, passes, seconds)
     # Solved in the row's own scale; told per unit of its room.
@@ -201,15 +206,22 @@ class _Trust:
         return replace(program, lower=lower, upper=upper)
 
 
-def _with_integers(program: Program, decided: Solution | None) -> Program:
-    """The linear program: integers relaxed, or fixed where they have been decided."""
+def _linear(program: Program, whole: Bools, decided: Solution | None) -> Program:
+    """The linear program: integers relaxed, those that have been decided fixed."""
     relaxed = np.zeros_like(program.integer)
     if decided is None:
         return replace(program, integer=relaxed)
-    columns = np.flatnonzero(program.integer)
+    columns = np.flatnonzero(whole)
     lower, upper = program.lower.copy(), program.upper.copy()
     lower[columns] = upper[columns] = np.round(decided.x[columns])
     return replace(program, lower=lower, upper=upper, integer=relaxed)
+
+
+def _padded(whole: Bools, program: Program) -> Bools:
+    """A mask over the fixed part's columns as one over all columns."""
+    mask = np.zeros_like(program.integer)
+    mask[: len(whole)] = whole
+    return mask
 
 
 def _changed(model: Model, solution: Solution, n: int) -> tuple[Floats, Floats]:

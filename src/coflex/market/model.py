@@ -22,7 +22,7 @@ import numpy as np
 from scipy import sparse
 
 from coflex.domain.offer import Offer
-from coflex.domain.quantity import Floats, Ints
+from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.grid.rows import GridRows
 from coflex.market.book import OrderBook, seller
 from coflex.solver.program import Program
@@ -380,13 +380,20 @@ def _one_way(rows: _Triples, book: OrderBook, blocks: Ints, up: Ints, down: Ints
     return ["one direction"] * 2
 
 
-def undecided(model: Model, x: Floats) -> bool:
-    """Whether integers must still be decided: no whole values of the binaries fit the awards as they stand.
+def undecided(model: Model, x: Floats) -> Bools:
+    """Binaries that must still be decided, as a mask over the fixed part's columns: those in rows that no raising of
+    used offers' binaries to one can satisfy.
 
-    Binaries cost nothing, so where those of used offers can simply be raised to one, the linear answer is optimal.
+    Binaries cost nothing, so where raising them does, the linear answer is optimal as it stands.
     """
     fixed = model.fixed
     part = x[: len(fixed.cost)]
     raised = np.where(fixed.integer, np.ceil(part - 1e-9), part)
     activity = fixed.matrix @ raised
-    return bool((activity > fixed.row_upper + 1e-7).any() or (activity < fixed.row_lower - 1e-7).any())
+    broken = (activity > fixed.row_upper + 1e-7) | (activity < fixed.row_lower - 1e-7)
+    if not broken.any():
+        return np.zeros_like(fixed.integer)
+    touched = np.zeros_like(fixed.integer)
+    touched[fixed.matrix[np.flatnonzero(broken)].indices] = True
+    mask: Bools = touched & fixed.integer
+    return mask

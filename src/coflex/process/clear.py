@@ -192,6 +192,7 @@ def _write(
         t.remove(Award, session=gone, start=starts)
     t.add([*added, *awards, *lines, *short])
     market, operators = day.party(Role.MARKET_OPERATOR), [day.party(Role.DSO), day.party(Role.TSO)]
+    told(t, "session_closed", at, market, sorted({unit.provider for unit in day.units}), session.id)
     for provider in sorted({award.provider for award in awards}):
         mine = [award for award in awards if award.provider == provider]
         t.event("award", at, market, provider, f"{len(mine)} in {session.id}")
