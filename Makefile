@@ -13,15 +13,16 @@ SELF := $(PIP) install --no-deps --no-build-isolation -e .
 # pip's own choice of addresses never enters a lock.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --upgrade
 
-.PHONY: help run test test-all check bench lock clean
+.PHONY: help run test test-all check bench requirements lock clean
 
 help:
-	@echo "make run       run a day on the grid $(GRID) and write its report to out/"
-	@echo "make test      check the code and run the tests"
-	@echo "make test-all  the same with the slow tests"
-	@echo "make bench     run the day and print how long each clearing and its solver took"
-	@echo "make lock      choose the versions of all dependencies anew"
-	@echo "make clean     take away what make has set up (cases and outcomes stay)"
+	@echo "make run           run a day on the grid $(GRID) and write its report to out/"
+	@echo "make test          check the code and run the tests"
+	@echo "make test-all      the same with the slow tests"
+	@echo "make bench         time the parts of the day, each beside what it is to be compared with"
+	@echo "make requirements  write docs/requirements.md from the marks of the tests"
+	@echo "make lock          choose the versions of all dependencies anew"
+	@echo "make clean         take away what make has set up (cases and outcomes stay)"
 
 run: $(VENV)/run.stamp $(CASE)/case.yaml
 	@$(COFLEX) run $(CASE)
@@ -42,8 +43,10 @@ check: $(VENV)/test.stamp
 	@$(BIN)/mypy
 
 bench: $(VENV)/run.stamp $(CASE)/case.yaml
-	@$(COFLEX) run $(CASE)
-	@cat out/$(notdir $(CASE))/timings.json
+	@$(BIN)/python bench/run.py $(CASE)
+
+requirements: $(BIN)/python
+	@$(BIN)/python tools/requirements.py
 
 lock: $(VENV)/bin/python
 	@$(PIP) install uv

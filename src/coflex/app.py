@@ -211,7 +211,11 @@ def _platform(day: Day, where: Path) -> Iterator[Platform]:
 
 
 def _place(case_folder: Path, out: Path) -> Path:
-    return out / case_folder.resolve().name
+    """Where the day's state is kept. Raises CoflexError when that would be, or hold, the case's own folder."""
+    case, where = case_folder.resolve(), (out / case_folder.resolve().name).resolve()
+    if where == case or where in case.parents or case in where.parents:
+        raise CoflexError(f"The day's state would lie in the case's own folder {case_folder}.", "Choose another --out.")
+    return where
 
 
 def _read_day(folder: Path) -> Day:

@@ -40,7 +40,7 @@ def sequences(draw: st.DrawFn, scope: str) -> list[dict[str, Any]]:
         sessions.append(
             {
                 "id": f"{scope}-{number}",
-                "buyers": draw(st.lists(st.sampled_from(["dso", "tso"]), min_size=1, max_size=2, unique=True)),
+                "buyers": draw(st.lists(st.sampled_from(["dso", "tso"]), min_size=1, max_size=1)),
                 "sellers": {"levels": ["distribution"]},
                 "scope": scope,
                 "horizon": {

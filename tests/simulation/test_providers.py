@@ -21,7 +21,7 @@ from coflex.domain.offer import Offer
 from coflex.domain.product import Product, QuantityKind
 from coflex.domain.quantity import Direction
 from coflex.domain.series import Series
-from coflex.domain.time import delivery_day
+from coflex.domain.time import Axis, delivery_day
 from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.process.ports import SessionCall
 from coflex.simulation.providers import PRICES, SimulatedProviders, nominate
@@ -93,6 +93,7 @@ def call(
         scope=scope,
         product=traded or product(scope),
         horizon=horizon,
+        firm=Axis(horizon.start, min(16, len(horizon))),
         opens=opens,
         closes=opens + timedelta(hours=2),
         units=units,
@@ -153,7 +154,7 @@ def test_a_unit_offers_no_more_than_is_available_and_nothing_where_it_is_held(se
 
 @settings(max_examples=25, deadline=None)
 @given(seeds)
-def test_a_group_offers_the_sum_of_its_units_that_are_free_and_have_energy_left(seed: int) -> None:
+def test_a_group_offers_the_sum_of_its_free_units_and_of_those_with_little_energy_while_it_lasts(seed: int) -> None:
     asked = call(Scope.GLOBAL, seed=seed)
     offers = SimulatedProviders(seed, ROME).offers(asked)
     total = offered(offers)
@@ -161,9 +162,10 @@ def test_a_group_offers_the_sum_of_its_units_that_are_free_and_have_energy_left(
     for k, group in enumerate(asked.groups):
         for direction in BOTH:
             energy = asked.energy_up_kwh if direction is Direction.UP else asked.energy_down_kwh
-            left = (free(asked, direction) * (energy >= 1)[:, None])[k::3].sum(axis=0)
-            for start, kw in zip(asked.horizon, left, strict=True):
-                assert total.get((group.id, direction, start), 0) == kw
+            least = (free(asked, direction) * np.isinf(energy)[:, None])[k::3].sum(axis=0)
+            most = free(asked, direction)[k::3].sum(axis=0)
+            for start, low, high in zip(asked.horizon, least, most, strict=True):
+                assert low <= total.get((group.id, direction, start), 0) <= high
 
 
 @settings(max_examples=25, deadline=None)
@@ -218,18 +220,33 @@ def test_every_offer_is_well_formed(scope: Scope, seed: int, tick: int, least: i
 
 
 @settings(max_examples=25, deadline=None)
-@given(scopes, seeds)
-def test_a_limit_of_energy_is_told_and_never_above_what_the_units_have(scope: Scope, seed: int) -> None:
-    asked = call(scope, seed=seed)
+@given(seeds)
+def test_a_unit_with_little_energy_tells_its_limit_which_is_never_above_what_it_has(seed: int) -> None:
+    asked = call(Scope.LOCAL, seed=seed)
     energy = {Direction.UP: asked.energy_up_kwh, Direction.DOWN: asked.energy_down_kwh}
+    place = {u.id: i for i, u in enumerate(asked.units)}
+    for offer in SimulatedProviders(seed, ROME).offers(asked):
+        left = energy[offer.direction][place[offer.unit]]
+        assert (offer.energy_limit_kwh is not None) == bool(np.isfinite(left))
+        assert offer.energy_limit_kwh is None or 1 <= offer.energy_limit_kwh <= left
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_a_group_promises_no_more_than_the_energy_of_its_units_lasts_for(seed: int) -> None:
+    asked = call(Scope.GLOBAL, seed=seed)
     place = {u.id: i for i, u in enumerate(asked.units)}
     groups = {group.id: group for group in asked.groups}
     for offer in SimulatedProviders(seed, ROME).offers(asked):
-        units = [offer.unit] if offer.unit else groups[offer.group].units
-        stores = energy[offer.direction][[place[name] for name in units]]
-        assert (offer.energy_limit_kwh is not None) == bool(np.isfinite(stores).any())
-        if offer.energy_limit_kwh is not None:
-            assert 1 <= offer.energy_limit_kwh <= stores.sum()
+        up = offer.direction is Direction.UP
+        rows = [place[name] for name in groups[offer.group].units]
+        energy = (asked.energy_up_kwh if up else asked.energy_down_kwh)[rows]
+        free = np.where(asked.held, 0, asked.up_kw if up else asked.down_kw)[rows]
+        kw = offered((offer,))
+        total = np.array([kw.get((offer.group, offer.direction, start), 0) for start in asked.horizon])
+        assert total.any()
+        beyond = np.maximum(total - np.floor(free[np.isinf(energy)]).sum(axis=0), 0).sum() * asked.horizon.hours
+        assert beyond <= energy[np.isfinite(energy)].sum() + 1e-6
 
 
 def test_prices_lie_in_the_range_of_the_technology_and_hold_over_sessions() -> None:

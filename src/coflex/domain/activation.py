@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
 from coflex.domain.quantity import Direction
@@ -63,4 +64,5 @@ class Replacement:
     unit: str
     direction: Direction
     quantity_kw: int
+    price_eur_mwh: Decimal
     reason: str

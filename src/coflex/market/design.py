@@ -168,7 +168,7 @@ class Forward(_Part):
 
 
 class Session(_Part):
-    """One market round. `buyers` in order of priority; `product` narrows the session to one of its scope's products.
+    """One market round. `buyers`: one, for now; `product` narrows the session to one of its scope's products.
 
     `security_margin`: what an `ac` clearing keeps free of every limit.
     """
@@ -416,7 +416,10 @@ def _combination_faults(path: str, session: Session) -> Iterator[_Fault]:
     sees_ac = session.grid.distribution is DistributionGrid.AC
     assessed = session.needs is Needs.ASSESSMENT
     if len(set(session.buyers)) < len(session.buyers):
-        yield f"{path}.buyers", "repeated_buyer", "A buyer stands twice; name each once, the first served first."
+        yield f"{path}.buyers", "repeated_buyer", "A buyer stands twice; name each once."
+    elif len(session.buyers) > 1:
+        message = "Several buyers in one clearing are not offered; give each buyer a session of its own."
+        yield f"{path}.buyers", "not_offered", message
     if len(set(session.sellers.levels)) < len(session.sellers.levels):
         yield f"{path}.sellers.levels", "repeated_level", "A level stands twice; name each once."
     if assessed and Buyer.DSO not in session.buyers:

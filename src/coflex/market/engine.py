@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -20,8 +20,8 @@ from coflex.domain.product import Product
 from coflex.domain.quantity import Bools, Direction, Ints
 from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Group, Level, Unit
-from coflex.market.design import Session, SessionPlan, Validation
-from coflex.market.ledger import changeable
+from coflex.market.design import DistributionGrid, Session, SessionPlan, Validation
+from coflex.market.ledger import assign_over, changeable
 
 # ---------------------------------------------------------------- states
 
@@ -102,7 +102,8 @@ class IntakeContext:
     `qualified_kw`: the static light's limit of a unit and direction; nothing is qualified that is not there.
     `available_kw`: declared by unit as (up, down), kW in each quarter-hour of the session's horizon; a unit
     without a declaration is bound by its qualification alone. `held`: the ledger. `taken`: offers that the
-    session accepted before; they are neither checked nor returned again.
+    session accepted before; they are neither checked nor returned again. `energy_kwh`: what each unit can still give
+    over the day, (up, down); a unit that is not there has no limit but its power.
     """
 
     units: Mapping[str, Unit]
@@ -114,6 +115,7 @@ class IntakeContext:
     available_kw: Mapping[str, tuple[Ints, Ints]]
     held: Mapping[tuple[str, datetime], Holding]
     taken: tuple[Offer, ...] = ()
+    energy_kwh: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def intake(
@@ -220,6 +222,7 @@ class _Check:
         yield from self._whole(offer, laid)
         yield from self._minima(offer, laid)
         yield from self._maxima(offer, laid)
+        yield from self._energy(offer, laid)
 
     def _gate(self, offer: Offer) -> Iterator[Finding]:
         plan = self.plan
@@ -273,6 +276,9 @@ class _Check:
         if group.product != offer.product:
             message = f"The group '{name}' is for {group.product}, not {offer.product}; offer the product it is for."
             yield _fault(offer, "group_product", message)
+        if self.plan.session.grid.distribution is DistributionGrid.AC:
+            message = "This session clears on the grid, where a group has no single place; offer the group's units."
+            yield _fault(offer, "group_without_place", message)
 
     def _product(self, offer: Offer) -> Iterator[Finding]:
         product, session = self.context.products.get(offer.product), self.plan.session
@@ -388,6 +394,10 @@ class _Check:
             return
         total = laid.total
         energy_kwh = float(total.sum()) * self.plan.horizon.hours
+        firm = self.plan.horizon.slice_of(self.plan.firm)
+        if total[firm].any() and total[firm.stop :].any():
+            message = "Only a part of the block would become definitive; end it there, or start it after that."
+            yield _fault(offer, "block_across", message, self._label(firm.stop))
         if offer.max_periods is not None and offer.max_periods < _longest_run(total > 0):
             message = f"The block is longer than its own limit of {offer.max_periods} quarter-hours; shorten it."
             yield _fault(offer, "block_periods", message)
@@ -424,6 +434,28 @@ class _Check:
                 row = int(np.argmax(laid.kw[:, t].cumsum() > cap[t]))
                 where = self._where(laid.numbers[row], self.plan.horizon[int(t)])
                 yield _fault(offer, code, f"Of the {total[t]} kW offered only {cap[t]} kW {reason}.", *where)
+
+    def _energy(self, offer: Offer, laid: _Laid) -> Iterator[Finding]:
+        """Whether the units' energy lasts for all that is offered (of one unit: up to the offer's own limit)."""
+        units = self._units(offer)
+        way = 0 if offer.direction is Direction.UP else 1
+        left = np.array([self.context.energy_kwh.get(unit, (np.inf, np.inf))[way] for unit in units])
+        if not len(units) or np.isinf(left).all():
+            return
+        hours = self.plan.horizon.hours
+        if offer.unit is not None:
+            limit = np.inf if offer.energy_limit_kwh is None else float(offer.energy_limit_kwh)
+            able = np.minimum(laid.total.clip(0), self._caps(units, offer.direction).available)
+            asked = min(float(able.sum()) * hours, limit)
+            if asked > left[0] + 1e-6:
+                message = f"{asked:g} kWh are offered and {left[0]:g} kWh are left; state an energy limit of that."
+                yield _fault(offer, "above_energy", message)
+            return
+        free = np.array([self._caps((unit,), offer.direction).available for unit in units])
+        _, misfit = assign_over(np.minimum(laid.total, free.sum(axis=0)), free, left, hours, units)
+        if misfit is not None:
+            message = "The energy of the group's units does not last until then; offer less, or in fewer quarter-hours."
+            yield _fault(offer, "above_energy", message, self._label(misfit))
 
     # ------------------------------------------------------------ units
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from coflex.domain.clearing import Holding, Status
 from coflex.domain.errors import CoflexError, SoldTwice
-from coflex.domain.quantity import Bools, Direction
+from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.time import Axis, local_label
 from coflex.market.design import SessionPlan
 
@@ -93,6 +93,39 @@ def assign(award_kw: int, members: Sequence[tuple[str, int]]) -> tuple[tuple[str
             used.append((unit, share))
         left -= share
     return tuple(used)
+
+
+def assign_over(
+    award_kw: Ints, free_kw: Ints, energy_kwh: Floats, hours: float, units: Sequence[str]
+) -> tuple[Ints, int | None]:
+    """Which units of a group deliver its awards over a horizon: kW (units, periods), and the first period whose award
+    does not fit (None when all do).
+
+    `award_kw[t]`, `free_kw[u, t]` whole kW; `energy_kwh[u]` what each can still give, infinite where nothing limits
+    it; `hours` of a period. Rule, period by period: units without a limit first, by `assign`; then those that could
+    go on longest (energy over power), which keeps the most possible for later (Evans, Tindemans and Angeli, 2018).
+    """
+    shares = np.zeros_like(free_kw)
+    left = energy_kwh.astype(np.float64).copy()
+    endless = np.isinf(left)
+    for t in np.flatnonzero(award_kw > 0).tolist():
+        able = np.where(endless, free_kw[:, t], np.minimum(free_kw[:, t], np.floor(left / hours + 1e-9)))
+        able = able.astype(np.int64)
+        if award_kw[t] > able.sum():
+            return shares, t
+        first = min(int(award_kw[t]), int(able[endless].sum()))
+        place = {units[u]: u for u in range(len(units))}
+        for unit, kw in assign(first, [(units[u], int(able[u])) for u in np.flatnonzero(endless).tolist()]):
+            shares[place[unit], t] = kw
+        rest = int(award_kw[t]) - first
+        lasting = sorted(
+            np.flatnonzero(~endless & (able > 0)).tolist(), key=lambda u: (-left[u] / free_kw[u, t], units[u])
+        )
+        for u in lasting:
+            shares[u, t] = min(rest, int(able[u]))
+            left[u] -= shares[u, t] * hours
+            rest -= int(shares[u, t])
+    return shares, None
 
 
 def _by_cell(holdings: Sequence[Holding], plan: SessionPlan) -> dict[Cell, Holding]:

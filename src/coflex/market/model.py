@@ -141,10 +141,10 @@ def assemble(
     width = binaries.next
     cost = np.zeros(width)
     price = book.price[blocks]
-    # A local need must not be met beyond itself because a provider pays: prices are shifted to stay above zero.
-    shift = max(0.0, 0.01 - float(price.min(initial=0.01))) if not len(demand) else 0.0
+    if not len(demand):
+        price = _never_gainful(price)
     rank = np.argsort(np.argsort(book.offer[blocks], kind="stable"), kind="stable")
-    cost[:columns] = hours * (price + shift + TIE_BREAK * rank / max(1, columns))
+    cost[:columns] = hours * (price + TIE_BREAK * rank / max(1, columns))
     cost[columns : columns + demand.slacks] = hours * PENALTY
     most = np.full(demand.slacks, np.inf) if demand.net else demand.quantity_mw
     upper = np.concatenate([book.quantity_mw[blocks], most, np.ones(binaries.count)])
@@ -153,6 +153,15 @@ def assemble(
         cost, rows.matrix(width), _joined(rows.lower), _joined(rows.upper), np.zeros(width), upper, integer
     )
     return Model(book, blocks, demand, light_rows, first_light, first_coupling, names, program)
+
+
+def _never_gainful(price: Floats) -> Floats:
+    """Prices at which nothing is worth buying beyond a need: those below a cent are squeezed, in their order, between
+    half a cent and a cent. A local need must not be met beyond itself because a provider pays for it."""
+    lowest = float(price.min(initial=0.01))
+    if lowest >= 0.01:
+        return price
+    return np.where(price < 0.01, 0.005 + 0.005 * (price - lowest) / (0.01 - lowest), price)
 
 
 def with_grid(model: Model, grid: GridRows) -> tuple[Program, Floats]:

@@ -3,7 +3,8 @@
 pay_as_bid: its own price. pay_as_clear: the dearest accepted bid of the same quarter-hour and direction, for all.
 nodal: what the needs pay for one more MWh at the block's place, from the duals of the last linearisation, never
 less than the bid (indivisible blocks may be accepted above the dual; they are made whole) and never more than the
-dearest bid of the quarter-hour and direction (where a need stays uncovered the duals know no bound).
+dearest bid that could have been bought in the quarter-hour and direction (where a need stays uncovered the duals
+know no bound).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def prices(book: OrderBook, answer: Answer, rule: Pricing) -> dict[int, Decimal]
     worth = answer.request_worth + answer.grid_worth + answer.light_worth
     cell = 2 * book.period + (book.sign > 0)
     top = np.full(2 * len(book.axis), -np.inf)
-    np.maximum.at(top, cell, book.price)
+    np.maximum.at(top, cell[answer.considered], book.price[answer.considered])
     paid = np.minimum(worth, top[cell])
     return {i: max(bids[i], Decimal(float(paid[i])).quantize(CENT, ROUND_HALF_EVEN)) for i in accepted}
 

@@ -16,26 +16,29 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from coflex.domain.activation import Hop, Limitation, Replacement, SetPoint
-from coflex.domain.clearing import Holding, MeritLine, Status
+from coflex.domain.clearing import Holding, MeritLine, Reason, Status
 from coflex.domain.errors import NotReady
 from coflex.domain.light import DynamicLight
-from coflex.domain.need import Violation
+from coflex.domain.need import Request, Violation
+from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.quantity import Direction, Floats
-from coflex.domain.unit import Group
+from coflex.domain.unit import Unit
 from coflex.grid.assess import violations
 from coflex.grid.needs import effects
 from coflex.grid.powerflow import solve
 from coflex.market.engine import SessionState
 from coflex.market.ledger import assign
 from coflex.process.day import Day, states, told
-from coflex.process.lookups import free_power
+from coflex.process.lookups import ACTIVATED, free_power
 from coflex.process.ports import Store, Transaction
 
 # Rounds of looking and limiting until nothing that harms is left.
 ROUNDS = 4
 # An activation harms a limit when its effect is at least this share of the strongest unit's.
 HARMS = 0.05
+# Why a line of a list was not taken, or not wholly, that does not stop it from being called later.
+_CALLABLE = (Reason.OUT_OF_MERIT, Reason.MARGINAL, Reason.NO_NEED, Reason.YELLOW_LIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,16 @@ def activate(day: Day, store: Store) -> Activated:
     axis = day.case.axis
     with store.transaction() as t:
         _ready(day, t)
-        if t.all(SetPoint):
+        if t.document(ACTIVATED) is not None:
             raise NotReady("The day's set points are already sent.", "Measure it with coflex measure.")
         holdings = t.all(Holding, status=Status.DEFINITIVE)
         limits = _limit(day, holdings)
-        replaced = _replace(day, t, holdings, limits)
+        replaced = _harmless(day, holdings, limits, _replace(day, t, holdings, limits))
         extra = _replacement_holdings(day, replaced)
         t.add(extra)
         points = _setpoints(day, t, [*holdings, *extra], limits)
         t.add([*points, *limits, *replaced])
+        t.put_document(ACTIVATED, {"setpoints": len(points)})
         _tell(day, t, points, limits, replaced)
     hours = axis.hours / 1000
     return Activated(
@@ -97,7 +101,9 @@ def _limit(day: Day, holdings: Sequence[Holding]) -> list[Limitation]:
         taken = np.zeros_like(stands)
         for violation, per_kw in zip(broken, effect, strict=True):
             t = axis.position(violation.start)
-            for u, back in _take_back(violation.excess, per_kw, stands[:, t] + taken[:, t]):
+            # What was taken back for another limit of this quarter-hour relieves this one too.
+            left = violation.excess + float(per_kw @ taken[:, t])
+            for u, back in _take_back(left, per_kw, stands[:, t] + taken[:, t]):
                 taken[u, t] += back
                 causes.setdefault((u, t), violation)
         if not taken.any():
@@ -146,7 +152,11 @@ def _limitations(
 
 
 def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequence[Limitation]) -> list[Replacement]:
-    """The next lines of the TSO's list, elsewhere, for what was taken back."""
+    """The next lines of the TSO's list, elsewhere, for what was taken back.
+
+    Only lines that could have been bought: not refused for what they are, and without terms that a single
+    quarter-hour would break.
+    """
     held = {(h.unit, h.start): h for h in holdings}
     missing: dict[tuple[datetime, Direction, str], int] = {}
     barred: dict[datetime, set[str]] = {}
@@ -156,24 +166,67 @@ def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequ
         key = limit.start, holding.direction, holding.session
         missing[key] = missing.get(key, 0) + limit.from_kw - limit.to_kw
         barred.setdefault(limit.start, set()).add(day.unit_perimeter[day.unit_index[limit.unit]])
-    groups = {group.id: group for group in day.case.groups}
     taken = set(held)
     found: list[Replacement] = []
     for (start, direction, session), kw in sorted(missing.items()):
-        lines = t.all(MeritLine, session=session, start=start, direction=direction)
         room = _room_left(day, t, session, start, direction, holdings)
-        for line in sorted(lines, key=lambda line: line.rank):
-            group = groups[line.location]
-            if not kw or group.perimeter in barred[start] or line.accepted_kw >= line.offered_kw:
+        for line, members in _callable_lines(day, t, session, start, direction):
+            perimeter = day.unit_perimeter[day.unit_index[members[0]]]
+            if perimeter in barred[start]:
                 continue
-            able = min(kw, line.offered_kw - line.accepted_kw, room.get(group.perimeter, kw))
-            for unit, share in _free_shares(day, t, session, group, start, direction, able, taken):
+            able = min(kw, line.offered_kw - line.accepted_kw, room.get(perimeter, kw))
+            for unit, share in _free_shares(day, t, session, members, start, direction, able, taken):
                 taken.add((unit, start))
-                why = f"for what the DSO limited at {start.isoformat()}"
-                found.append(Replacement(start, session, line.offer, line.step, unit, direction, share, why))
+                found.append(
+                    Replacement(
+                        start, session, line.offer, line.step, unit, direction, share, line.price_eur_mwh, "limited"
+                    )
+                )
                 kw -= share
-                room[group.perimeter] = room.get(group.perimeter, 0) - share
+                if perimeter in room:
+                    room[perimeter] -= share
     return found
+
+
+def _callable_lines(
+    day: Day, t: Transaction, session: str, start: datetime, direction: Direction
+) -> list[tuple[MeritLine, tuple[str, ...]]]:
+    """Lines of a list with something left to call, in their order, and the units behind each."""
+    members = {group.id: group.units for group in day.case.groups}
+    offers = {offer.id: offer for offer in t.all(Offer, session=session)}
+    limit = {r.price_limit_eur_mwh for r in t.all(Request, session=session, start=start, direction=direction)}
+    lines = []
+    for line in sorted(t.all(MeritLine, session=session, start=start, direction=direction), key=lambda x: x.rank):
+        offer = offers[line.offer]
+        bound = offer.block or offer.min_quantity_kw or offer.exclusive is not None or offer.max_periods is not None
+        dear = bool(limit) and line.price_eur_mwh > max(limit)
+        if line.accepted_kw < line.offered_kw and line.reason in _CALLABLE and not bound and not dear:
+            lines.append((line, members.get(line.location, (line.location,))))
+    return lines
+
+
+def _harmless(
+    day: Day, holdings: Sequence[Holding], limits: Sequence[Limitation], replaced: Sequence[Replacement]
+) -> list[Replacement]:
+    """Replacements that worsen no limit which the observed state breaks once they are called."""
+    axis = day.case.axis
+    kw = day.held_kw(holdings, axis)
+    for limit in limits:
+        u, t = day.unit_index[limit.unit], axis.position(limit.start)
+        kw[u, t] = np.sign(kw[u, t]) * limit.to_kw
+    extra = day.held_kw(_replacement_holdings(day, replaced), axis)
+    p, q = day.injections(day.truth(axis))
+    change_p, change_q = day.changes(kw + extra)
+    state = solve(day.network, p + change_p, q + change_q)
+    broken = violations(day.network, state, axis)
+    effect = effects(day.network, state, axis, broken, np.maximum(day.unit_node, 0), day.unit_tan_phi)
+    effect = np.where(day.unit_node >= 0, effect, 0.0)
+    harmful: set[tuple[int, datetime]] = set()
+    for violation, per_kw in zip(broken, effect, strict=True):
+        harm = per_kw * np.sign(extra[:, axis.position(violation.start)])
+        worst = np.flatnonzero(harm > HARMS * np.abs(per_kw).max(initial=0.0))
+        harmful |= {(u, violation.start) for u in worst.tolist()}
+    return [one for one in replaced if (day.unit_index[one.unit], one.start) not in harmful]
 
 
 def _room_left(
@@ -195,7 +248,7 @@ def _free_shares(
     day: Day,
     t: Transaction,
     session: str,
-    group: Group,
+    members: Sequence[str],
     start: datetime,
     direction: Direction,
     able_kw: int,
@@ -204,8 +257,14 @@ def _free_shares(
     plan = day.plan(session)
     up, down = free_power(t, day.forwarder(plan), plan)
     power = (up if direction is Direction.UP else down)[:, plan.horizon.position(start)]
-    free = [(unit, int(power[day.unit_index[unit]])) for unit in group.units if (unit, start) not in taken]
+    # What a unit with little energy has left is planned already; only the others step in.
+    lasting = [unit for unit in members if _unlimited(day.unit_by_id[unit], direction)]
+    free = [(unit, int(power[day.unit_index[unit]])) for unit in lasting if (unit, start) not in taken]
     return assign(min(able_kw, sum(kw for _, kw in free)), free)
+
+
+def _unlimited(unit: Unit, direction: Direction) -> bool:
+    return (unit.energy_up_kwh if direction is Direction.UP else unit.energy_down_kwh) is None
 
 
 def _replacement_holdings(day: Day, replaced: Sequence[Replacement]) -> list[Holding]:
@@ -254,18 +313,24 @@ def _tell(
     """Orders go out a quarter-hour before they start and come back confirmed; limits go to the TSO, then to the SP."""
     market, dso, tso = (day.party(role) for role in (Role.MARKET_OPERATOR, Role.DSO, Role.TSO))
     provider = {unit.id: unit.provider for unit in day.units}
+    late = {(one.unit, one.start) for one in replaced}
     orders: dict[tuple[datetime, str, str], int] = {}
     for point in points:
-        key = point.start, point.buyer, provider[point.unit]
+        at = point.start if (point.unit, point.start) in late else point.start - timedelta(minutes=15)
+        key = at, point.buyer, provider[point.unit]
         orders[key] = orders.get(key, 0) + 1
-    lead = timedelta(minutes=15)
-    for (start, buyer, name), count in sorted(orders.items()):
-        t.event("activation_order", start - lead, buyer, market, f"{count} set points of {name}")
-        t.event("set_points", start - lead, market, name, f"{count} set points")
-        t.event("acknowledgement", start - lead, name, buyer, f"{count} set points")
+    for (at, buyer, name), count in sorted(orders.items()):
+        t.event("activation_order", at, buyer, market, f"{count} set points of {name}")
+        t.event("set_points", at, market, name, f"{count} set points")
+        t.event("acknowledgement", at, name, buyer, f"{count} set points")
     for limit in limits:
         detail = f"{limit.unit} from {limit.from_kw} to {limit.to_kw} kW, {limit.element}"
         told(t, "limit", limit.start, dso, [tso] if limit.buyer == tso else [], detail)
         told(t, "modification", limit.start, limit.buyer, [provider[limit.unit]], detail)
     for one in replaced:
         t.event("replacement", one.start, tso, provider[one.unit], f"{one.unit} {one.quantity_kw} kW {one.direction}")
+    for start in sorted({limit.start for limit in limits if limit.buyer == tso}):
+        lost = sum(x.from_kw - x.to_kw for x in limits if x.start == start and x.buyer == tso)
+        rest = lost - sum(one.quantity_kw for one in replaced if one.start == start)
+        if rest > 0:
+            t.event("not_replaced", start, market, tso, f"{rest} kW")

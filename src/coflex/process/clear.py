@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from coflex.domain.clearing import Award, Holding, MeritLine, Reason, Status, Uncovered
+from coflex.domain.errors import CoflexError
 from coflex.domain.light import DynamicLight
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
@@ -27,12 +28,12 @@ from coflex.market.clearing import Answer
 from coflex.market.clearing import clear as clear_book
 from coflex.market.design import DistributionGrid, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance, life
-from coflex.market.ledger import Claim, assign, claim, free_units
+from coflex.market.ledger import Claim, assign_over, claim, free_units
 from coflex.market.merit import merit_order, uncovered
 from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
 from coflex.process.day import SESSIONS, Day, states, told
-from coflex.process.lookups import free_power, places
+from coflex.process.lookups import energy_left, free_power, others_kw, places
 from coflex.process.ports import Store, Transaction
 
 
@@ -82,14 +83,19 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
 
 
 def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | None:
-    """The grid as the session sees it: the forecast without this buyer's changeable awards, or nothing."""
+    """The grid as the session sees it: the forecast with what other buyers hold for good, or nothing.
+
+    What they hold preliminarily they will buy anew, under the light of what is bought here.
+    """
     if session.session.grid.distribution is not DistributionGrid.AC:
         return None
     outlook = t.series(f"{day.forwarder(session).id}/forecast")
     assert outlook is not None  # the session has been planned
     margin = session.session.security_margin
     guard = Guard(margin.voltage_pu, margin.loading_share) if margin else None
-    return AcGrid(day.network, *day.injections(outlook.window(session.horizon)), guard)
+    p, q = day.injections(outlook.window(session.horizon))
+    change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
+    return AcGrid(day.network, p + change_p, q + change_q, guard)
 
 
 def _demand(t: Transaction, session: SessionPlan) -> Demand:
@@ -204,25 +210,44 @@ def _claims(
     day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding], awards: Sequence[Award]
 ) -> list[Claim]:
     """Units behind the awards: the unit that offered, or the group's units by the ledger's rule."""
-    totals: dict[tuple[str, str, datetime], int] = {}
-    sellers: dict[tuple[str, str, datetime], Award] = {}
+    claims: dict[tuple[str, datetime], Claim] = {}
+    grouped: dict[tuple[str, Direction], list[Award]] = {}
     for award in awards:
-        key = award.unit or "", award.group or "", award.start
-        totals[key] = totals.get(key, 0) + award.quantity_kw
-        sellers.setdefault(key, award)
-    free = free_units(ledger, [unit.id for unit in day.units], day.buyer(session), session.horizon)
+        if award.group:
+            grouped.setdefault((award.group, award.direction), []).append(award)
+            continue
+        key = award.unit or "", award.start
+        before = claims[key].quantity_kw if key in claims and claims[key].direction is award.direction else 0
+        claims[key] = Claim(key[0], award.start, award.direction, before + award.quantity_kw, award.offer)
+    shared = [one for key in sorted(grouped) for one in _group_claims(day, t, session, ledger, key[0], grouped[key])]
+    return [*claims.values(), *shared]
+
+
+def _group_claims(
+    day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding], group: str, awards: Sequence[Award]
+) -> list[Claim]:
+    """The awards of a group in one direction, laid on its units by the ledger's rule over the horizon."""
+    members = next(g.units for g in day.case.groups if g.id == group)
+    rows = [day.unit_index[member] for member in members]
     up, down = free_power(t, day.forwarder(session), session)
-    members = {group.id: group.units for group in day.case.groups}
-    claims = []
-    for (unit, group, start), kw in sorted(totals.items()):
-        award, column = sellers[(unit, group, start)], session.horizon.position(start)
-        shares: Sequence[tuple[str, int]] = [(unit, kw)]
-        if group:
-            power = up if award.direction.sign > 0 else down
-            rows = [day.unit_index[member] for member in members[group]]
-            shares = assign(kw, [(day.units[u].id, int(power[u, column]) if free[u, column] else 0) for u in rows])
-        claims += [Claim(name, start, award.direction, share, award.offer) for name, share in shares]
-    return claims
+    direction, buyer = awards[0].direction, day.buyer(session)
+    free = free_units(ledger, members, buyer, session.horizon)
+    power = np.floor((up if direction is Direction.UP else down)[rows] * free).astype(np.int64)
+    energy = energy_left([day.units[u] for u in rows], ledger, session, buyer)[0 if direction is Direction.UP else 1]
+    total = np.zeros(len(session.horizon), dtype=np.int64)
+    offer_at: dict[int, str] = {}
+    for award in awards:
+        column = session.horizon.position(award.start)
+        total[column] += award.quantity_kw
+        offer_at.setdefault(column, award.offer)
+    shares, misfit = assign_over(total, power, energy, session.horizon.hours, members)
+    if misfit is not None:
+        start = session.horizon[misfit].isoformat()
+        raise CoflexError(f"The units of {group} cannot deliver {total[misfit]} kW at {start}.", "Check its offers.")
+    return [
+        Claim(members[u], session.horizon[column], direction, int(shares[u, column]), offer_at[column])
+        for u, column in zip(*np.nonzero(shares), strict=True)
+    ]
 
 
 def _summary(

@@ -31,15 +31,17 @@ class Coupled:
     uncovered_mwh: float
 
 
-def coupled_market(day: Day, t: Transaction) -> Coupled:
-    """Clear every definitive part as one coupled market; pure but for reading the day's offers, forecasts, requests."""
-    cost = uncovered = 0.0
+def coupled_market(day: Day, t: Transaction) -> Coupled | None:
+    """Clear every definitive part as one coupled market, from the day's offers, forecasts and requests; None when the
+    design has no pair of sessions to couple."""
+    parts = []
     for session in day.plans:
         local = day.forwarder(session)
         if session.session.needs is Needs.REQUESTS and local is not session:
-            one = _part(day, t, local, session)
-            cost, uncovered = cost + one.cost_eur, uncovered + one.uncovered_mwh
-    return Coupled(cost, uncovered)
+            parts.append(_part(day, t, local, session))
+    if not parts:
+        return None
+    return Coupled(sum(part.cost_eur for part in parts), sum(part.uncovered_mwh for part in parts))
 
 
 def _part(day: Day, t: Transaction, local: SessionPlan, session: SessionPlan) -> Coupled:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coflex.domain.clearing import Holding
-from coflex.domain.errors import NotReady
+from coflex.domain.errors import CoflexError, NotReady
 from coflex.domain.party import Role
 from coflex.domain.product import Product
 from coflex.domain.quantity import Floats, Ints
@@ -40,9 +40,9 @@ class Day:
 
     @cached_property
     def plans(self) -> tuple[SessionPlan, ...]:
-        """All sessions in the order of their gates."""
+        """All sessions in the order of their gates; at one instant the design's order decides."""
         laid = schedule(self.design, self.case.settings.day, self.case.zone)
-        return tuple(sorted(laid, key=lambda plan: (plan.closes, plan.id)))
+        return tuple(sorted(laid, key=lambda plan: plan.closes))
 
     def plan(self, session: str) -> SessionPlan:
         """The plan of a session. Raises NotReady when the design has no such session."""
@@ -53,9 +53,11 @@ class Day:
         raise NotReady(f"The design {self.design.id} has no session '{session}'.", f"Its sessions are {names}.")
 
     def forwarder(self, plan: SessionPlan) -> SessionPlan:
-        """The session that forwards to this one, whose forecast and light it works on; itself if none does."""
+        """The session that forwards to this one, whose forecast and light it works on; itself if none does, or if
+        that one does not look as far ahead."""
         for other in self.plans:
-            if other.session.forward is not None and other.session.forward.to == plan.id:
+            forwards = other.session.forward is not None and other.session.forward.to == plan.id
+            if forwards and other.horizon.start <= plan.horizon.start and plan.horizon.end <= other.horizon.end:
                 return other
         return plan
 
@@ -106,8 +108,12 @@ class Day:
 
     def product(self, plan: SessionPlan) -> Product:
         """The product a session trades: the one it names, or the one of its scope."""
-        named = plan.session.product
-        return next(p for p in self.products(plan.session.scope) if named in (None, p.id))
+        named, scope = plan.session.product, plan.session.scope
+        for product in self.products(scope):
+            if named in (None, product.id):
+                return product
+        what = f"product '{named}'" if named else f"{scope} product"
+        raise CoflexError(f"Session {plan.id} trades a {what} that the case does not have.", "Add it to products.csv.")
 
     def groups(self, scope: Scope) -> tuple[Group, ...]:
         return tuple(sorted((g for g in self.case.groups if g.scope is scope), key=lambda g: g.id))
@@ -172,17 +178,24 @@ class Day:
         return kw
 
     def firm(self, transaction: Transaction, name: str) -> Series:
-        """A planned series put together from the definitive parts of the sessions that planned it."""
-        parts = []
+        """A planned series put together from the definitive parts; where two sessions planned one, the earlier's."""
+        axis = self.case.axis
+        names: tuple[str, ...] = ()
+        values: Floats = np.zeros((0, 0))
+        open_ = np.ones(len(axis), dtype=np.bool_)
         for plan in self.plans:
             planned = transaction.series(f"{plan.id}/{name}")
-            if planned is not None:
-                parts.append((plan.firm.start, planned.names, planned.window(plan.firm).values))
-        parts.sort(key=lambda part: part[0])
-        if not parts:
-            raise NotReady("Nothing has been planned yet.", "Run coflex plan first.")
-        values = np.concatenate([part[2] for part in parts], axis=1)
-        return Series(parts[0][1], Axis(parts[0][0], values.shape[1]), values)
+            if planned is None:
+                continue
+            if not names:
+                names, values = planned.names, np.zeros((len(planned.names), len(axis)))
+            part = np.zeros(len(axis), dtype=np.bool_)
+            part[axis.slice_of(plan.firm)] = True
+            values[:, part & open_] = planned.window(plan.firm).values[:, open_[part]]
+            open_ &= ~part
+        if open_.any():
+            raise NotReady("The day is not planned to its end yet.", "Run coflex plan first.")
+        return Series(names, axis, values)
 
 
 def history_days(day: Day, count: int) -> tuple[Axis, ...]:

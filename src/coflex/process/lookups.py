@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from coflex.domain.activation import Replacement
 from coflex.domain.clearing import Holding, Status
+from coflex.domain.offer import Offer
 from coflex.domain.qualification import StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Direction, Floats, Ints
 from coflex.domain.unit import Unit
 from coflex.market.book import Place
 from coflex.market.design import SessionPlan
+from coflex.market.ledger import changeable
 from coflex.process.day import Day
 from coflex.process.ports import Transaction
 
 # The states of a day's grid, in the order in which they are told.
 STATES = ("forecast", "planned", "untouched", "actual")
+# The document that activation leaves behind, also on a day on which nothing was bought.
+ACTIVATED = "activated"
 
 
 def free_power(t: Transaction, source: SessionPlan, session: SessionPlan) -> tuple[Floats, Floats]:
-    """Declared and qualified free power of all units over the session's horizon: up and down kW (u, t)."""
+    """Declared and qualified free power of all units over the session's horizon: up and down kW (u, t).
+
+    A unit whose offer in the session that forwards here was "local only" has none.
+    """
     up, down = t.series(f"{source.id}/up"), t.series(f"{source.id}/down")
     assert up is not None and down is not None  # planned together with the forecast
-    return up.window(session.horizon).values, down.window(session.horizon).values
+    kept: set[str] = set()
+    if source.id != session.id:
+        kept = {offer.unit for offer in t.all(Offer, session=source.id) if offer.local_only and offer.unit}
+    free = np.array([name not in kept for name in up.names])[:, None]
+    return up.window(session.horizon).values * free, down.window(session.horizon).values * free
+
+
+def energy_left(
+    units: Sequence[Unit], ledger: Sequence[Holding], session: SessionPlan, buyer: str
+) -> tuple[Floats, Floats]:
+    """kWh that each unit may still give per direction over the day, up and down; infinite where nothing limits it.
+
+    What this session may change is not counted as used.
+    """
+    used = {unit.id: [0.0, 0.0] for unit in units}
+    for holding in ledger:
+        mine = changeable(holding, buyer) and session.horizon.covers(holding.start)
+        if holding.unit in used and not mine:
+            used[holding.unit][0 if holding.direction.sign > 0 else 1] += holding.quantity_kw * session.horizon.hours
+    up = [np.inf if u.energy_up_kwh is None else max(0.0, u.energy_up_kwh - used[u.id][0]) for u in units]
+    down = [np.inf if u.energy_down_kwh is None else max(0.0, u.energy_down_kwh - used[u.id][1]) for u in units]
+    return np.array(up), np.array(down)
 
 
 def qualified_kw(lights: tuple[StaticLight, ...], units: tuple[Unit, ...]) -> dict[tuple[str, Direction], int]:
@@ -56,3 +86,10 @@ def planned_holdings(t: Transaction) -> list[Holding]:
     """What the sessions definitively bought, without what was called later in place of something limited."""
     later = {(one.unit, one.start) for one in t.all(Replacement)}
     return [h for h in t.all(Holding, status=Status.DEFINITIVE) if (h.unit, h.start) not in later]
+
+
+def others_kw(day: Day, t: Transaction, session: SessionPlan, statuses: Sequence[Status]) -> Floats:
+    """Signed kW (u, t) that buyers other than this session's hold inside its horizon, injection positive."""
+    mine = day.buyer(session)
+    held = [h for status in statuses for h in t.all(Holding, status=status) if h.buyer != mine]
+    return day.held_kw(held, session.horizon)

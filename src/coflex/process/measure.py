@@ -18,7 +18,7 @@ from coflex.grid.assess import violations
 from coflex.grid.powerflow import GridState, solve
 from coflex.metering.quality import out_of_range, substitute
 from coflex.process.day import Day
-from coflex.process.lookups import planned_holdings
+from coflex.process.lookups import ACTIVATED, planned_holdings
 from coflex.process.ports import Devices, Store, Transaction
 
 # A unit is reported when it gave less than this share of its order.
@@ -42,9 +42,9 @@ def measure(day: Day, store: Store, devices: Devices) -> Measured:
     """
     with store.transaction() as t:
         points = t.all(SetPoint)
-        if not points and not t.series("actual"):
+        if t.document(ACTIVATED) is None:
             raise NotReady("No set points have been sent yet.", "Run coflex activate first.")
-        if t.all(Reading):
+        if t.series("actual") is not None:
             raise NotReady("The day is already measured.", "Settle it with coflex settle.")
         untouched = day.unit_kw(day.truth(day.case.axis))
         flowed = devices.respond(points, untouched)

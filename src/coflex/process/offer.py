@@ -12,13 +12,11 @@ from coflex.domain.errors import NotReady, refuse
 from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.qualification import StaticLight
-from coflex.domain.quantity import Floats
-from coflex.domain.unit import Unit
 from coflex.market.design import SessionPlan
 from coflex.market.engine import IntakeContext, SessionState, intake
 from coflex.market.ledger import free_units
 from coflex.process.day import Day, states
-from coflex.process.lookups import free_power, qualified_kw
+from coflex.process.lookups import energy_left, free_power, qualified_kw
 from coflex.process.ports import Providers, SessionCall, Store, Transaction
 
 
@@ -49,10 +47,20 @@ def submit(day: Day, store: Store, session: SessionPlan, offers: Sequence[Offer]
 
 
 def collect(day: Day, store: Store, session: SessionPlan, providers: Providers) -> tuple[Offer, ...]:
-    """Call the counterparts that offer, and take what they send."""
+    """Call the counterparts that offer, and take what they send of units that no offer in the session speaks for yet.
+
+    So a day that was interrupted after its offers goes on, and an offer from outside stands for its units.
+    """
     with store.transaction() as t:
         call = session_call(day, t, session)
-    return submit(day, store, session, providers.offers(call))
+        taken = t.all(Offer, session=session.id)
+    members = {group.id: group.units for group in day.case.groups}
+
+    def behind(offer: Offer) -> set[tuple[str, str]]:
+        return {(unit, offer.direction) for unit in ((offer.unit,) if offer.unit else members[offer.group or ""])}
+
+    spoken_for = set().union(*(behind(offer) for offer in taken))
+    return submit(day, store, session, [offer for offer in providers.offers(call) if not behind(offer) & spoken_for])
 
 
 def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:
@@ -65,12 +73,13 @@ def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:
     ledger = t.all(Holding)
     free = free_units(ledger, mine, day.buyer(session), session.horizon)
     units = tuple(day.units[u] for u in rows)
-    energy_up, energy_down = _energy_left(units, ledger, session, day.buyer(session))
+    energy_up, energy_down = energy_left(units, ledger, session, day.buyer(session))
     return SessionCall(
         session=session.id,
         scope=scope,
         product=day.product(session),
         horizon=session.horizon,
+        firm=session.firm,
         opens=session.opens,
         closes=session.closes,
         units=units,
@@ -83,25 +92,10 @@ def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:
     )
 
 
-def _energy_left(
-    units: Sequence[Unit], ledger: Sequence[Holding], session: SessionPlan, buyer: str
-) -> tuple[Floats, Floats]:
-    """kWh that each unit may still give per direction over the day; infinite where nothing limits it.
-
-    What this session may change is not counted as used.
-    """
-    used = {unit.id: [0.0, 0.0] for unit in units}
-    for holding in ledger:
-        mine = holding.buyer == buyer and session.horizon.covers(holding.start)
-        if holding.unit in used and not mine:
-            used[holding.unit][0 if holding.direction.sign > 0 else 1] += holding.quantity_kw * session.horizon.hours
-    up = [np.inf if u.energy_up_kwh is None else max(0.0, u.energy_up_kwh - used[u.id][0]) for u in units]
-    down = [np.inf if u.energy_down_kwh is None else max(0.0, u.energy_down_kwh - used[u.id][1]) for u in units]
-    return np.array(up), np.array(down)
-
-
 def _context(day: Day, t: Transaction, session: SessionPlan, taken: tuple[Offer, ...]) -> IntakeContext:
     up, down = free_power(t, day.forwarder(session), session)
+    ledger = t.all(Holding)
+    energy = zip(day.units, *energy_left(day.units, ledger, session, day.buyer(session)), strict=True)
     available = {unit.id: (up[u].astype(np.int64), down[u].astype(np.int64)) for u, unit in enumerate(day.units)}
     return IntakeContext(
         units=day.unit_by_id,
@@ -111,6 +105,7 @@ def _context(day: Day, t: Transaction, session: SessionPlan, taken: tuple[Offer,
         buyers=tuple(day.party(buyer.role) for buyer in session.session.buyers),
         qualified_kw=qualified_kw(t.all(StaticLight), day.units),
         available_kw=available,
-        held={(holding.unit, holding.start): holding for holding in t.all(Holding)},
+        energy_kwh={unit.id: (float(u), float(d)) for unit, u, d in energy},
+        held={(holding.unit, holding.start): holding for holding in ledger},
         taken=taken,
     )

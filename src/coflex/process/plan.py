@@ -12,7 +12,7 @@ from datetime import datetime
 
 import numpy as np
 
-from coflex.domain.clearing import Holding
+from coflex.domain.clearing import Holding, Status
 from coflex.domain.errors import NotReady
 from coflex.domain.light import Colour, DynamicLight
 from coflex.domain.need import LocalNeed, Request
@@ -23,11 +23,11 @@ from coflex.domain.series import Series
 from coflex.grid.assess import violations
 from coflex.grid.light import Agents, capability
 from coflex.grid.needs import Reach, local_needs
-from coflex.grid.powerflow import GridState, solve
+from coflex.grid.powerflow import solve
 from coflex.market.design import DistributionGrid, Interface, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance
 from coflex.process.day import SESSIONS, Day, states, told
-from coflex.process.lookups import free_power, limit_array, qualified_kw
+from coflex.process.lookups import free_power, limit_array, others_kw, qualified_kw
 from coflex.process.ports import Store, SystemOperator, Transaction
 
 # A provider's schedule and free power from the forecast of its units: (forecast kW) -> (schedule, up_kw, down_kw).
@@ -61,14 +61,16 @@ def plan(
             _look_ahead(day, t, session, at, nominate)
         outlook = t.series(f"{source.id}/forecast")
         assert outlook is not None  # written by _look_ahead of this session or of the one that forwards to it
-        base = solve(day.network, *day.injections(outlook.window(session.horizon)))
-        needs, broken = _needs(day, t, session, base) if session.session.needs is Needs.ASSESSMENT else ((), 0)
+        needs: tuple[LocalNeed, ...] = ()
+        broken = 0
+        if session.session.needs is Needs.ASSESSMENT:
+            needs, broken = _needs(day, t, session, source, outlook)
         lights: tuple[DynamicLight, ...] = ()
         if session.session.grid.distribution is DistributionGrid.CAPABILITY:
             lights = _lights(day, t, session, source, outlook)
         requests: tuple[Request, ...] = ()
         if session.session.needs is Needs.REQUESTS:
-            requests = _requests(day, t, session, base, outlook, system_operator, at)
+            requests = _requests(day, t, session, outlook, system_operator, at)
         t.add([*needs, *lights, *requests])
         t.put_document(SESSIONS, known)
         _tell(day, t, session, at, len(needs), len(lights))
@@ -98,9 +100,15 @@ def _look_ahead(day: Day, t: Transaction, session: SessionPlan, at: datetime, no
     t.put_series(f"{session.id}/down", Series(schedule.names, session.horizon, down))
 
 
-def _needs(day: Day, t: Transaction, session: SessionPlan, base: GridState) -> tuple[tuple[LocalNeed, ...], int]:
+def _needs(
+    day: Day, t: Transaction, session: SessionPlan, source: SessionPlan, outlook: Series
+) -> tuple[tuple[LocalNeed, ...], int]:
+    """Needs of the foreseen state, with what other buyers hold for good in it."""
+    p, q = day.injections(outlook.window(session.horizon))
+    change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
+    base = solve(day.network, p + change_p, q + change_q)
     broken = violations(day.network, base, session.horizon)
-    up, down = free_power(t, session, session)
+    up, down = free_power(t, source, session)
     inside = np.flatnonzero(day.unit_node >= 0)
     reach = Reach(
         tuple(day.units[u].id for u in inside),
@@ -117,12 +125,11 @@ def _lights(
 ) -> tuple[DynamicLight, ...]:
     """The dynamic light of every perimeter, direction and quarter-hour of the horizon (GRID-06).
 
-    Local activations are in the state already; their perimeter is red in the opposite direction, and their units
-    are out of the potential.
+    What other buyers hold is in the state already; its perimeter is red in the opposite direction, and its units are
+    out of the potential.
     """
     axis = session.horizon
-    local = t.all(Holding, buyer=day.buyer(source)) if source is not session else ()
-    held = day.held_kw(local, axis)
+    held = others_kw(day, t, session, tuple(Status))
     p, q = day.injections(outlook.window(axis))
     change_p, change_q = day.changes(held)
     state = solve(day.network, p + change_p, q + change_q)
@@ -186,7 +193,6 @@ def _requests(
     day: Day,
     t: Transaction,
     session: SessionPlan,
-    base: GridState,
     outlook: Series,
     system_operator: SystemOperator,
     at: datetime,
@@ -197,7 +203,7 @@ def _requests(
     told(t, "request", at, day.buyer(session), [day.party(Role.MARKET_OPERATOR)], f"{len(asked)} for {session.id}")
     moved = np.zeros(len(axis))
     if session.session.interface is Interface.NETTED:
-        moved = _moved_at_interface(day, t, session, base, outlook)
+        moved = _moved_at_interface(day, t, session, outlook)
     wanted = np.zeros(len(axis))
     for request in asked:
         wanted[axis.position(request.start)] += request.direction.sign * request.asked_kw
@@ -225,13 +231,14 @@ def _requests(
     return tuple(netted)
 
 
-def _moved_at_interface(day: Day, t: Transaction, session: SessionPlan, base: GridState, outlook: Series) -> Floats:
+def _moved_at_interface(day: Day, t: Transaction, session: SessionPlan, outlook: Series) -> Floats:
     """kW by which local activations raise what the grid gives to the system (up positive), by AC power flow."""
     axis = session.horizon
     buyers = {day.buyer(plan) for plan in day.plans if plan.session.needs is Needs.ASSESSMENT}
     local = [h for buyer in sorted(buyers) for h in t.all(Holding, buyer=buyer)]
     change_p, change_q = day.changes(day.held_kw(local, axis))
     p, q = day.injections(outlook.window(axis))
+    base = solve(day.network, p, q)
     after = solve(day.network, p + change_p, q + change_q)
     moved: Floats = (base.interface_p_mw - after.interface_p_mw) * 1000.0
     return moved

@@ -142,14 +142,16 @@ class Event:
 class SessionCall:
     """What a provider is told when a session opens: see-through to it, nothing of others.
 
-    `open_kw[unit]` qualified power per direction is the register's; `held` are units it may not offer in a
-    period: `held[i, t]` for units in the order of `units`.
+    `firm`: the part of the horizon that becomes definitive. `up_kw`, `down_kw` [i, t]: free and qualified power of
+    the units in the order of `units`; `held[i, t]`: it may not be offered; `energy_up_kwh`, `energy_down_kwh` [i]:
+    what a unit can still give, infinite where nothing limits it.
     """
 
     session: str
     scope: str
     product: Product
     horizon: Axis
+    firm: Axis
     opens: datetime
     closes: datetime
     units: tuple[Unit, ...]

@@ -68,14 +68,16 @@ def qualify(day: Day, store: Store, at: datetime) -> Qualified:
 
 
 def reference_states(day: Day) -> tuple[GridState, tuple[str, ...]]:
-    """The states against which static lights are computed: on the mean day of the last four weeks, the quarter-hours
-    at the upper and the lower quartile of the whole grid's withdrawal.
+    """The states against which static lights are computed: on the mean day of the last four weeks that are known when
+    the day begins, the quarter-hours at the upper and the lower quartile of the whole grid's withdrawal.
 
     They stand for ordinary operation; what the extremes allow is the dynamic light's to say, every quarter-hour anew.
+    Raises NotReady without a known day.
     """
-    axes = [axis for axis in history_days(day, REFERENCE_DAYS) if len(axis) == 96]
+    known = [axis for axis in history_days(day, REFERENCE_DAYS + 1) if axis.end <= day.plans[0].opens]
+    axes = [axis for axis in known if len(axis) == 96]
     if not axes:
-        axes = [day.case.axis]
+        raise NotReady("The profiles hold no whole day before the first session.", "Choose a later delivery day.")
     p, q = _mean_day(day, axes)
     rank = np.argsort(p.sum(axis=1), kind="stable")
     chosen = (int(rank[len(rank) // 4]), int(rank[3 * len(rank) // 4]))

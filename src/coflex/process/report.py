@@ -227,7 +227,7 @@ def _state(t: Transaction, name: str) -> StateView:
 # ---------------------------------------------------------------- indicators
 
 
-def _indicators(past: _Past, coupled: Coupled) -> list[kpi.Kpi]:
+def _indicators(past: _Past, coupled: Coupled | None) -> list[kpi.Kpi]:
     day = past.day
     inside = [unit for unit in day.units if unit.element]
     found = [
@@ -236,10 +236,13 @@ def _indicators(past: _Past, coupled: Coupled) -> list[kpi.Kpi]:
         *kpi.dso_participation(past.merit_of(Scope.GLOBAL), past.lights, past.limits),
         *kpi.prequalification_effort(past.static_lights, day.case.groups),
         *kpi.local_constraints(past.lights),
-        *kpi.market_efficiency(past.cost_eur(Scope.LOCAL), past.cost_eur(Scope.GLOBAL), coupled.cost_eur),
         *kpi.continuance(past.statements, day.units),
         *kpi.violations_avoided({name: len(view.violations) for name, view in past.states.items()}),
     ]
+    # Costs compare only where both ways cover every need.
+    if coupled is not None and not past.uncovered and coupled.uncovered_mwh < 0.01:
+        costs = past.cost_eur(Scope.LOCAL), past.cost_eur(Scope.GLOBAL)
+        found += kpi.market_efficiency(*costs, coupled.cost_eur)
     pv = np.array([day.unit_index[u.id] for u in inside if u.technology is Technology.PV], dtype=np.int64)
     untouched = day.unit_kw(day.truth(day.case.axis)).values
     return [

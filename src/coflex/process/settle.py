@@ -12,7 +12,6 @@ import numpy as np
 from coflex.domain.activation import Limitation, Replacement, SetPoint
 from coflex.domain.clearing import Award, Status
 from coflex.domain.errors import NotReady
-from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.quantity import Floats
 from coflex.domain.reading import Reading
@@ -50,7 +49,7 @@ class Settled:
 def settle(day: Day, store: Store) -> Settled:
     """Settle the day. Raises NotReady before it is measured, Unbalanced if the postings do not add to zero."""
     with store.transaction() as t:
-        if not t.all(Reading) and t.all(SetPoint):
+        if t.series("actual") is None:
             raise NotReady("The day is not measured yet.", "Run coflex measure first.")
         if t.document("settlement") is not None:
             raise NotReady("The day is already settled.", "See the report with coflex report.")
@@ -93,7 +92,6 @@ def _steps(day: Day, t: Transaction, points: Sequence[SetPoint]) -> dict[tuple[s
     """What was bought of each unit at which price. A group's award is laid on its units in the order of their ids,
     the cheapest price first."""
     awards = t.all(Award, status=Status.DEFINITIVE)
-    offers = {offer.id: offer for offer in t.all(Offer)}
     replaced = {(one.unit, one.start): one for one in t.all(Replacement)}
     bought: dict[tuple[str, str, datetime], list[Award]] = {}
     for award in awards:
@@ -104,9 +102,7 @@ def _steps(day: Day, t: Transaction, points: Sequence[SetPoint]) -> dict[tuple[s
     for point in sorted(points, key=lambda p: (p.start, p.unit)):
         key = point.unit, point.start
         if key in replaced:
-            one = replaced[key]
-            price = next(s.price_eur_mwh for s in offers[one.offer].steps if s.number == one.step)
-            found[key] = (Step(point.awarded_kw, price),)
+            found[key] = (Step(point.awarded_kw, replaced[key].price_eur_mwh),)
             continue
         scope = day.plan(point.session).session.scope
         for seller in (point.unit, group_of.get((scope, point.unit), "")):

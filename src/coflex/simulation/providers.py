@@ -193,7 +193,9 @@ class SimulatedProviders:
             )
 
     def _of_groups(self, call: SessionCall, direction: Direction) -> Iterator[Offer]:
-        free, energy = _free_kw(call, direction), _energy_kwh(call, direction)
+        free = _lasting(
+            _free_kw(call, direction), _energy_kwh(call, direction), self._local_hours(call), call, direction
+        )
         place = {unit.id: i for i, unit in enumerate(call.units)}
         for group in call.groups:
             rows = np.array([place[unit] for unit in sorted(group.units) if unit in place], dtype=np.int64)
@@ -203,7 +205,7 @@ class SimulatedProviders:
             price = self._group_price([call.units[i] for i in rows], free[rows], direction)
             steps = _steps(call, quantity, price, self._group_steps(group, direction))
             offer = self._draft(call, direction, f"{call.session}:{group.id}:{direction}", group.provider, steps)
-            yield replace(offer, group=group.id, energy_limit_kwh=_group_energy(free[rows], energy[rows], call))
+            yield replace(offer, group=group.id)
 
     def _draft(
         self, call: SessionCall, direction: Direction, offer: str, provider: str, steps: tuple[OfferStep, ...]
@@ -258,11 +260,18 @@ def _energy_kwh(call: SessionCall, direction: Direction) -> Floats:
     return call.energy_up_kwh if direction is Direction.UP else call.energy_down_kwh
 
 
-def _group_energy(free: Ints, energy_kwh: Floats, call: SessionCall) -> int | None:
-    """What a group's units can give together over the horizon, in kWh; None when none of them is limited."""
-    if not np.isfinite(energy_kwh).any():
-        return None
-    return int(np.minimum(energy_kwh, free.sum(axis=1) * call.horizon.hours).sum())
+def _lasting(free: Ints, energy_kwh: Floats, hour: Floats, call: SessionCall, direction: Direction) -> Ints:
+    """Free power as a group can promise it: units with little energy only as long as it lasts, from the hour at which
+    it is worth most (up from 18:00, down from 11:00), shape (units, periods)."""
+    first = np.flatnonzero(hour >= (18.0 if direction is Direction.UP else 11.0))
+    start = int(first[0]) if first.size else 0
+    order = np.arange(start, free.shape[1])
+    promised = free.copy()
+    for u in np.flatnonzero(np.isfinite(energy_kwh)).tolist():
+        drawn = np.cumsum(free[u, order]) * call.horizon.hours
+        promised[u] = 0
+        promised[u, order] = np.where(drawn <= energy_kwh[u] + 1e-9, free[u, order], 0)
+    return promised
 
 
 def _tradable(quantity: Ints, call: SessionCall) -> Ints:
@@ -272,7 +281,8 @@ def _tradable(quantity: Ints, call: SessionCall) -> Ints:
 
 
 def _block(quantity: Ints, hour: Floats, terms: _Terms, energy_kwh: float, call: SessionCall) -> Ints:
-    """One run of equal quantities between 7 and 19 o'clock; all zeros when the unit offers no block or none fits."""
+    """One run of equal quantities between 7 and 19 o'clock, which later sessions would not cut; all zeros when the
+    unit offers no block or none fits."""
     block, length = np.zeros_like(quantity), terms.block_periods
     if not terms.block or len(quantity) < length:
         return block
@@ -280,7 +290,8 @@ def _block(quantity: Ints, hour: Floats, terms: _Terms, energy_kwh: float, call:
     runs = np.lib.stride_tricks.sliding_window_view(daytime, length).min(axis=1)
     affordable = min(energy_kwh / (length * call.horizon.hours), float(runs.max()))
     power = _tradable(np.minimum(runs, int(affordable)), call)
-    starts = np.flatnonzero(power)
+    first, part = np.arange(len(power)), max(1, len(call.firm))
+    starts = np.flatnonzero((power > 0) & (first // part == (first + length - 1) // part))
     if len(starts):
         start = starts[int(terms.block_place * len(starts))]
         block[start : start + length] = power[start]

@@ -180,7 +180,7 @@ def _delivery() -> None:
         *_key(TEXT, "session", "offer"),
         *_key(WHOLE, "step"),
         *_key(TEXT, "unit"),
-        *_set(TEXT, "direction", "reason"),
+        *_set(TEXT, "direction", "price_eur_mwh", "reason"),
         *_set(WHOLE, "quantity_kw"),
     )
     op.create_table(
