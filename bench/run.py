@@ -195,10 +195,7 @@ def power_flow(day: Day, repeats: int) -> Line:
     """The states of a day in one batch and one by one."""
     p, q = day.injections(day.truth(day.case.axis))
     batch = _median(lambda: solve(day.network, p, q), repeats, PART_S)
-    single = statistics.median(
-        _seconds(lambda: [solve(day.network, p[t : t + 1], q[t : t + 1]) for t in range(len(p))])
-        for _ in range(repeats)
-    )
+    single = _median(lambda: [solve(day.network, p[t : t + 1], q[t : t + 1]) for t in range(len(p))], repeats, PART_S)
     what = f"power flow of {len(p)} periods, {day.network.n} nodes, one by one"
     return Line(what, f"{1000 * single:.0f} ms", single / batch, f"the same in one batch, {1000 * batch:.1f} ms")
 

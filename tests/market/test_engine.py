@@ -21,7 +21,7 @@ from coflex.domain.product import Product, QuantityKind
 from coflex.domain.quantity import Direction
 from coflex.domain.time import QUARTER, local_label
 from coflex.domain.unit import Group, Level, Scope, Technology, Unit
-from coflex.market.design import Design, SessionPlan, Validation, load_design, schedule
+from coflex.market.design import Design, DistributionGrid, SessionPlan, Validation, load_design, schedule
 from coflex.market.engine import Action, IntakeContext, SessionState, advance, due, intake, life, upcoming
 from coflex.market.ledger import Claim, claim
 
@@ -29,7 +29,10 @@ ROME = ZoneInfo("Europe/Rome")
 DAY = date(2016, 7, 5)
 DAYS = (date(2016, 3, 27), DAY, date(2016, 10, 30))
 PLANS = {plan.id: plan for plan in schedule(load_design("beflexible_six"), DAY, ROME)}
-PLAN = PLANS["local-2"]
+SEES_GRID = PLANS["local-2"]
+# The same session without a view of the grid, so that groups may offer in it.
+BLIND = SEES_GRID.session.grid.model_copy(update={"distribution": DistributionGrid.NONE})
+PLAN = replace(SEES_GRID, session=SEES_GRID.session.model_copy(update={"grid": BLIND}))
 AXIS = PLAN.horizon
 T = len(AXIS)
 
@@ -423,6 +426,13 @@ def test_a_unit_is_offered_once_in_a_quarter_hour_and_direction_unless_the_offer
     assert not codes(replace(alone, exclusive="one"), replace(together, exclusive="one"))
     assert not codes(alone, replace(together, direction=Direction.DOWN))
     assert not codes(alone, replace(together, steps=(step(1, 6, (20,), "80"),)))
+
+
+@pytest.mark.spec("MKT-03")
+def test_a_session_that_clears_on_the_grid_takes_units_and_no_groups() -> None:
+    group = offer(unit=None, group="ga")
+    assert codes(group, plan=SEES_GRID) == {("offer o1", "group_without_place")}
+    assert not codes(offer(), plan=SEES_GRID)
 
 
 def test_a_faulty_offer_does_not_stand_in_the_way_of_its_correction() -> None:

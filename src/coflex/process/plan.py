@@ -199,8 +199,10 @@ def _requests(
 ) -> tuple[Request, ...]:
     """The buyer's requests, netted with what local activations moved at the interface (MKT-11)."""
     axis = session.horizon
-    asked = system_operator.requests(session.id, session.number, axis, day.product(session))
-    told(t, "request", at, day.buyer(session), [day.party(Role.MARKET_OPERATOR)], f"{len(asked)} for {session.id}")
+    buyer = day.buyer(session)
+    called = system_operator.requests(session.id, session.number, axis, day.product(session))
+    asked = [request for request in called if request.buyer == buyer]
+    told(t, "request", at, buyer, [day.party(Role.MARKET_OPERATOR)], f"{len(asked)} for {session.id}")
     moved = np.zeros(len(axis))
     if session.session.interface is Interface.NETTED:
         moved = _moved_at_interface(day, t, session, outlook)
@@ -219,7 +221,7 @@ def _requests(
                 netted.append(
                     Request(
                         session=session.id,
-                        buyer=day.buyer(session),
+                        buyer=buyer,
                         product=day.product(session).id,
                         direction=direction,
                         start=start,
