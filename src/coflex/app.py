@@ -212,8 +212,10 @@ def _platform(day: Day, where: Path) -> Iterator[Platform]:
 
 def _place(case_folder: Path, out: Path) -> Path:
     """Where the day's state is kept. Raises CoflexError when that would be, or hold, the case's own folder."""
-    case, where = case_folder.resolve(), (out / case_folder.resolve().name).resolve()
-    if where == case or where in case.parents or case in where.parents:
+    case = case_folder.resolve()
+    where = out / case.name
+    place = where.resolve()
+    if place == case or place in case.parents or case in place.parents:
         raise CoflexError(f"The day's state would lie in the case's own folder {case_folder}.", "Choose another --out.")
     return where
 
