@@ -45,7 +45,7 @@ from coflex.simulation.providers import SimulatedProviders
 
 OFFERS = 900
 # Seconds after which a part, and the whole day, are not begun once more.
-PART_S, DAY_S = 6.0, 40.0
+PART_S, DAY_S = 5.0, 25.0
 # The lucky split is looked for in every so many-th quarter-hour.
 STRIDE = 8
 

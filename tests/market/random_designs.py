@@ -37,6 +37,8 @@ def sequences(draw: st.DrawFn, scope: str) -> list[dict[str, Any]]:
     sessions = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, None], strict=True), start=1):
         later = [elapsed(cut) for cut in cuts if end is not None and cut >= end]
+        lights = ["traffic_light"]
+        sees = draw(st.sampled_from(["none", "capability", *(["ac"] if scope == "local" else [])]))
         sessions.append(
             {
                 "id": f"{scope}-{number}",
@@ -49,10 +51,10 @@ def sequences(draw: st.DrawFn, scope: str) -> list[dict[str, Any]]:
                     "firm": "rest" if end is None else f"PT{(end - start) * 15}M",
                 },
                 "needs": "requests",
-                "grid": {"distribution": draw(st.sampled_from(["none", "capability", "ac"])), "transmission": "none"},
+                "grid": {"distribution": sees, "transmission": "none"},
                 "interface": draw(st.sampled_from(["free", "netted"])),
                 "pricing": draw(st.sampled_from(["pay_as_bid", "pay_as_clear"])),
-                "validation": draw(st.sampled_from(["none", "static", "traffic_light"])),
+                "validation": draw(st.sampled_from(["none", "static", *(lights if sees == "capability" else [])])),
             }
         )
     return sessions

@@ -18,10 +18,20 @@ from hypothesis import strategies as st
 from coflex.adapters.store.memory import MemoryStore
 from coflex.domain.activation import SetPoint
 from coflex.domain.clearing import Award, Holding, Status, Uncovered
+from coflex.domain.offer import Offer
+from coflex.domain.quantity import Direction
 from coflex.domain.statement import Posting
 from coflex.market.design import load_design
+from coflex.process.clear import clear
 from coflex.process.day import Day
-from support.days import cleared_day, settled_day
+from coflex.process.offer import collect
+from coflex.process.plan import plan
+from coflex.process.qualify import qualify
+from coflex.process.register import register
+from coflex.simulation.providers import SimulatedProviders
+from coflex.simulation.tso import SimulatedTso
+from support.command import coflex, contents
+from support.days import cleared_day, nominations, settled_day
 from support.small_case import small_case, small_folder
 
 
@@ -121,3 +131,66 @@ def test_session_k_is_definitive_for_its_four_hours_and_nothing_stays_preliminar
             plan = day.plan(award.session)
             assert (award.status is Status.DEFINITIVE) == plan.firm.covers(award.start)
         assert not t.all(Award, status=Status.PRELIMINARY)
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000))
+@pytest.mark.spec("MKT-03", "MKT-09")
+def test_no_unit_gives_more_energy_than_it_has_whoever_buys_it_and_what_is_local_only_stays_local(seed: int) -> None:
+    day, store, _ = settled_day(small_case(seed))
+    with store.transaction() as t:
+        holdings, offers = t.all(Holding), t.all(Offer)
+    given_kwh: Counter = Counter()
+    for holding in holdings:
+        given_kwh[(holding.unit, holding.direction)] += holding.quantity_kw * 0.25
+    for (name, direction), kwh in given_kwh.items():
+        unit = day.unit_by_id[name]
+        most = unit.energy_up_kwh if direction is Direction.UP else unit.energy_down_kwh
+        assert most is None or kwh <= most + 1e-6
+    kept = {(offer.session, offer.unit) for offer in offers if offer.local_only}
+    for holding in holdings:
+        if holding.buyer == "tso":
+            local = day.forwarder(day.plan(holding.session)).id
+            assert (local, holding.unit) not in kept
+
+
+def test_a_day_on_which_nothing_is_bought_is_still_measured_and_settled() -> None:
+    case = small_case()
+    calm = replace(
+        case,
+        grid=replace(case.grid, buses=tuple(replace(b, v_min_pu=0.8, v_max_pu=1.2) for b in case.grid.buses)),
+        settings=replace(case.settings, tso=replace(case.settings.tso, up_mw=0.0, down_mw=0.0)),
+    )
+    _, store, settled = settled_day(calm)
+    assert (settled.lines, settled.paid_cents) == (0, 0)
+    with store.transaction() as t:
+        assert t.document("violations/actual") == {"violations": []}
+
+
+@pytest.mark.spec("PLAT-05")
+def test_a_clearing_that_was_interrupted_after_its_offers_goes_on() -> None:
+    case = small_case()
+    whole, broken = MemoryStore(case.zone), MemoryStore(case.zone)
+    cleared_day(case, whole)
+    day = Day(case, load_design("beflexible_six"))
+    first = day.plans[0]
+    register(day, broken, first.opens)
+    qualify(day, broken, first.opens)
+    tso = SimulatedTso(case.settings.tso, case.settings.seed, case.zone)
+    providers = SimulatedProviders(case.settings.seed, case.zone)
+    plan(day, broken, first, first.opens, nominations(day), tso)
+    collect(day, broken, first, providers)
+    assert collect(day, broken, first, providers) == ()
+    clear(day, broken, first, first.closes)
+    with broken.transaction() as t, whole.transaction() as w:
+        assert t.all(Offer, session=first.id) == w.all(Offer, session=first.id)
+
+
+def test_the_state_of_a_day_never_lies_in_the_case_folder(tmp_path: Path) -> None:
+    folder = small_folder(tmp_path)
+    before = contents(folder)
+    for out in (tmp_path, folder):
+        done = coflex("run", folder, "--out", out)
+        assert done.exit_code == 1
+        assert "own folder" in done.stderr
+    assert contents(folder) == before

@@ -23,6 +23,8 @@ from coflex.solver.program import Program, Solution
 PASSES = 25
 # Worst disagreement of a linear row with the power flow at which an answer stands, in pu or share of rating.
 STANDS = 2e-7
+# Share of what the awards cost by which indivisible offers may miss the best choice among them.
+INTEGER_GAP = 1e-4
 # First guard band: about the effect of rounding one award to whole kW on an MV feeder.
 GUARD = Guard(voltage_pu=2e-5, loading_share=2e-4)
 
@@ -173,7 +175,9 @@ def _on_grid(
         if not more.any():
             break
         whole = whole | more
-        decided = highs.solve(replace(program, integer=_padded(whole, program)))
+        spent = float(program.cost[: len(blocks)] @ solution.x[: len(blocks)])
+        gap_eur = max(highs.ABSOLUTE_GAP, INTEGER_GAP * spent)
+        decided = highs.solve(replace(program, integer=_padded(whole, program)), gap=gap_eur)
         seconds += decided.seconds
         solution, trust, passes = None, _Trust(), min(passes, PASSES // 2)
     gap = decided.gap if decided is not None else 0.0

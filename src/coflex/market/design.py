@@ -390,6 +390,10 @@ def _rule_faults(sessions: Sequence[Session | None], names: Sequence[str]) -> It
     for i, session in readable.items():
         yield from _combination_faults(f"sessions[{i}]", session)
         yield from _forward_faults(f"sessions[{i}].forward.to", i, session, names)
+        target = next((s for s in readable.values() if session.forward and s.id == session.forward.to), None)
+        if target is not None and target.sequence == session.sequence:
+            message = f"'{target.id}' makes the same day definitive; a session plans for itself, forward to another's."
+            yield f"sessions[{i}].forward.to", "forward_same", message
     yield from _product_faults(readable)
     yield from _day_faults(readable, complete=len(readable) == len(sessions))
 
@@ -414,6 +418,12 @@ def _forward_faults(path: str, i: int, session: Session, names: Sequence[str]) -
 def _combination_faults(path: str, session: Session) -> Iterator[_Fault]:
     """Settings that contradict each other."""
     sees_ac = session.grid.distribution is DistributionGrid.AC
+    if sees_ac and session.scope is Scope.GLOBAL:
+        message = "Global offers are of groups, which have no place on the grid; write capability or none."
+        yield f"{path}.grid.distribution", "groups_without_place", message
+    if session.validation is Validation.TRAFFIC_LIGHT and session.grid.distribution is not DistributionGrid.CAPABILITY:
+        message = "Lights validate where the clearing keeps to them; write grid.distribution: capability."
+        yield f"{path}.validation", "light_without_capability", message
     assessed = session.needs is Needs.ASSESSMENT
     if len(set(session.buyers)) < len(session.buyers):
         yield f"{path}.buyers", "repeated_buyer", "A buyer stands twice; name each once."

@@ -131,7 +131,7 @@ def intake(
     ordered = sorted(offers, key=_order)
     faults = [[*check.offer(offer), *collisions] for offer, collisions in _with_collisions(ordered, context.taken)]
     clean = [offer for offer, found in zip(ordered, faults, strict=True) if not found]
-    twice = check.offered_twice(clean)
+    twice = check.energy_shared(clean) | check.offered_twice(clean)
     accepted = tuple(offer for offer in clean if offer.id not in twice)
     findings = {finding for found in [*faults, twice.values()] for finding in found}
     return accepted, tuple(sorted(findings))
@@ -436,26 +436,58 @@ class _Check:
                 yield _fault(offer, code, f"Of the {total[t]} kW offered only {cap[t]} kW {reason}.", *where)
 
     def _energy(self, offer: Offer, laid: _Laid) -> Iterator[Finding]:
-        """Whether the units' energy lasts for all that is offered (of one unit: up to the offer's own limit)."""
+        """Whether the units' energy lasts for all that the offer holds."""
+        yield from self._lasts(offer, laid.total, self._asked_kwh(offer, laid.total))
+
+    def _asked_kwh(self, offer: Offer, total: Ints) -> float:
+        """Most energy of a unit's offer: what it lays down and the unit has free, within the offer's own limit."""
+        units = self._units(offer)
+        free = self._caps(units, offer.direction).available if units else total
+        asked = float(np.minimum(total.clip(0), free).sum()) * self.plan.horizon.hours
+        return asked if offer.energy_limit_kwh is None else min(asked, float(offer.energy_limit_kwh))
+
+    def _lasts(self, offer: Offer, total: Ints, asked_kwh: float) -> Iterator[Finding]:
+        """Whether the energy of the units behind an offer lasts for kW (periods,), or for kWh of a single unit."""
         units = self._units(offer)
         way = 0 if offer.direction is Direction.UP else 1
         left = np.array([self.context.energy_kwh.get(unit, (np.inf, np.inf))[way] for unit in units])
         if not len(units) or np.isinf(left).all():
             return
-        hours = self.plan.horizon.hours
         if offer.unit is not None:
-            limit = np.inf if offer.energy_limit_kwh is None else float(offer.energy_limit_kwh)
-            able = np.minimum(laid.total.clip(0), self._caps(units, offer.direction).available)
-            asked = min(float(able.sum()) * hours, limit)
-            if asked > left[0] + 1e-6:
-                message = f"{asked:g} kWh are offered and {left[0]:g} kWh are left; state an energy limit of that."
+            if asked_kwh > left[0] + 1e-6:
+                message = f"{asked_kwh:g} kWh are offered and {left[0]:g} kWh are left; state an energy limit of that."
                 yield _fault(offer, "above_energy", message)
             return
         free = np.array([self._caps((unit,), offer.direction).available for unit in units])
-        _, misfit = assign_over(np.minimum(laid.total, free.sum(axis=0)), free, left, hours, units)
+        wanted = np.minimum(total, free.sum(axis=0))
+        _, misfit = assign_over(wanted, free, left, self.plan.horizon.hours, units)
         if misfit is not None:
             message = "The energy of the group's units does not last until then; offer less, or in fewer quarter-hours."
             yield _fault(offer, "above_energy", message, self._label(misfit))
+
+    def energy_shared(self, offers: Sequence[Offer]) -> dict[str, Finding]:
+        """Offers, by id, for which the energy does not last after those that the same seller made before.
+
+        Of offers that share an exclusive label only one can be taken; the largest counts.
+        """
+        found: dict[str, Finding] = {}
+        before: dict[tuple[str, Direction], dict[str, tuple[Ints, float]]] = defaultdict(dict)
+        for place, offer in enumerate([*self.context.taken, *offers]):
+            mine = before[(offer.unit or offer.group or "", offer.direction)]
+            total = self._lay(offer).total
+            asked = self._asked_kwh(offer, total)
+            label = f"label {offer.exclusive}" if offer.exclusive is not None else f"offer {offer.id}"
+            if label in mine:
+                total, asked = np.maximum(total, mine[label][0]), max(asked, mine[label][1])
+            others = [value for key, value in mine.items() if key != label]
+            if others and place >= len(self.context.taken):
+                summed = total + sum(laid for laid, _ in others)
+                faults = list(self._lasts(offer, summed, asked + sum(kwh for _, kwh in others)))
+                if faults:
+                    found[offer.id] = faults[0]
+                    continue
+            mine[label] = total, asked
+        return found
 
     # ------------------------------------------------------------ units
 

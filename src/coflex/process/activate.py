@@ -61,7 +61,7 @@ def activate(day: Day, store: Store) -> Activated:
             raise NotReady("The day's set points are already sent.", "Measure it with coflex measure.")
         holdings = t.all(Holding, status=Status.DEFINITIVE)
         limits = _limit(day, holdings)
-        replaced = _harmless(day, holdings, limits, _replace(day, t, holdings, limits))
+        replaced = _replacements(day, t, holdings, limits)
         extra = _replacement_holdings(day, replaced)
         t.add(extra)
         points = _setpoints(day, t, [*holdings, *extra], limits)
@@ -151,7 +151,27 @@ def _limitations(
     return found
 
 
-def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequence[Limitation]) -> list[Replacement]:
+def _replacements(
+    day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequence[Limitation]
+) -> list[Replacement]:
+    """What is called in place of what was taken back: the next of the list, without what would harm the grid."""
+    harmful: set[tuple[str, datetime]] = set()
+    while True:
+        called = _replace(day, t, holdings, limits, harmful)
+        kept = _harmless(day, holdings, limits, called)
+        dropped = {(one.unit, one.start) for one in called} - {(one.unit, one.start) for one in kept}
+        if not dropped:
+            return kept
+        harmful |= dropped
+
+
+def _replace(
+    day: Day,
+    t: Transaction,
+    holdings: Sequence[Holding],
+    limits: Sequence[Limitation],
+    harmful: set[tuple[str, datetime]],
+) -> list[Replacement]:
     """The next lines of the TSO's list, elsewhere, for what was taken back.
 
     Only lines that could have been bought: not refused for what they are, and without terms that a single
@@ -166,7 +186,7 @@ def _replace(day: Day, t: Transaction, holdings: Sequence[Holding], limits: Sequ
         key = limit.start, holding.direction, holding.session
         missing[key] = missing.get(key, 0) + limit.from_kw - limit.to_kw
         barred.setdefault(limit.start, set()).add(day.unit_perimeter[day.unit_index[limit.unit]])
-    taken = set(held)
+    taken = set(held) | harmful
     found: list[Replacement] = []
     for (start, direction, session), kw in sorted(missing.items()):
         room = _room_left(day, t, session, start, direction, holdings)

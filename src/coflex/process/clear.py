@@ -21,7 +21,7 @@ from coflex.domain.light import DynamicLight
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Role
-from coflex.domain.quantity import Bools, Direction, Floats
+from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.grid.rows import AcGrid, Guard
 from coflex.market.book import OrderBook, build, direction_of
 from coflex.market.clearing import Answer
@@ -190,8 +190,8 @@ def _write(
     buyer = day.buyer(session)
     ledger = t.all(Holding)
     _, removed, added = claim(ledger, session, buyer, _claims(day, t, session, ledger, awards))
-    for holding in removed:
-        t.remove(Holding, unit=holding.unit, start=holding.start)
+    if removed:
+        t.remove(Holding, buyer=buyer, status=Status.PRELIMINARY, start=tuple(session.horizon))
     earlier = t.all(Award, buyer=buyer, status=Status.PRELIMINARY)
     for gone in sorted({award.session for award in earlier}):
         starts = tuple({a.start for a in earlier if a.session == gone and session.horizon.covers(a.start)})
@@ -219,34 +219,51 @@ def _claims(
         key = award.unit or "", award.start
         before = claims[key].quantity_kw if key in claims and claims[key].direction is award.direction else 0
         claims[key] = Claim(key[0], award.start, award.direction, before + award.quantity_kw, award.offer)
-    shared = [one for key in sorted(grouped) for one in _group_claims(day, t, session, ledger, key[0], grouped[key])]
-    return [*claims.values(), *shared]
+    free = _free_members(day, t, session, ledger) if grouped else {}
+    for group, direction in sorted(grouped):
+        for one in _group_claims(day, session, group, direction, grouped[(group, direction)], free[direction]):
+            claims[(one.unit, one.start)] = one
+    return list(claims.values())
+
+
+def _free_members(
+    day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding]
+) -> dict[Direction, tuple[Ints, Floats]]:
+    """Of every unit in each direction: the whole kW (u, t) this buyer may still use, and the kWh it has left."""
+    buyer = day.buyer(session)
+    free = free_units(ledger, [unit.id for unit in day.units], buyer, session.horizon)
+    power = free_power(t, day.forwarder(session), session)
+    energy = energy_left(day.units, ledger, session, buyer)
+    return {
+        direction: (np.floor(power[way] * free).astype(np.int64), energy[way])
+        for way, direction in enumerate((Direction.UP, Direction.DOWN))
+    }
 
 
 def _group_claims(
-    day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding], group: str, awards: Sequence[Award]
+    day: Day,
+    session: SessionPlan,
+    group: str,
+    direction: Direction,
+    awards: Sequence[Award],
+    free: tuple[Ints, Floats],
 ) -> list[Claim]:
     """The awards of a group in one direction, laid on its units by the ledger's rule over the horizon."""
     members = next(g.units for g in day.case.groups if g.id == group)
     rows = [day.unit_index[member] for member in members]
-    up, down = free_power(t, day.forwarder(session), session)
-    direction, buyer = awards[0].direction, day.buyer(session)
-    free = free_units(ledger, members, buyer, session.horizon)
-    power = np.floor((up if direction is Direction.UP else down)[rows] * free).astype(np.int64)
-    energy = energy_left([day.units[u] for u in rows], ledger, session, buyer)[0 if direction is Direction.UP else 1]
     total = np.zeros(len(session.horizon), dtype=np.int64)
     offer_at: dict[int, str] = {}
     for award in awards:
         column = session.horizon.position(award.start)
         total[column] += award.quantity_kw
         offer_at.setdefault(column, award.offer)
-    shares, misfit = assign_over(total, power, energy, session.horizon.hours, members)
+    shares, misfit = assign_over(total, free[0][rows], free[1][rows], session.horizon.hours, members)
     if misfit is not None:
         start = session.horizon[misfit].isoformat()
         raise CoflexError(f"The units of {group} cannot deliver {total[misfit]} kW at {start}.", "Check its offers.")
     return [
         Claim(members[u], session.horizon[column], direction, int(shares[u, column]), offer_at[column])
-        for u, column in zip(*np.nonzero(shares), strict=True)
+        for u, column in zip(*(axis.tolist() for axis in np.nonzero(shares)), strict=True)
     ]
 
 

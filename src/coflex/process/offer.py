@@ -27,9 +27,7 @@ def submit(day: Day, store: Store, session: SessionPlan, offers: Sequence[Offer]
     Raises Refused with every fault of the parcel at once, NotReady when the session is not open.
     """
     with store.transaction() as t:
-        state = states(t).get(session.id, SessionState.ANNOUNCED)
-        if state != SessionState.OPEN:
-            raise NotReady(f"Session {session.id} is {state}, not open.", "Plan it first, or offer to the next one.")
+        _is_open(t, session)
         taken = t.all(Offer, session=session.id)
         first = max((offer.receipt for offer in taken), default=0)
         ordered = sorted(offers, key=lambda offer: (offer.received_at, offer.id))
@@ -52,6 +50,7 @@ def collect(day: Day, store: Store, session: SessionPlan, providers: Providers) 
     So a day that was interrupted after its offers goes on, and an offer from outside stands for its units.
     """
     with store.transaction() as t:
+        _is_open(t, session)
         call = session_call(day, t, session)
         taken = t.all(Offer, session=session.id)
     members = {group.id: group.units for group in day.case.groups}
@@ -61,6 +60,12 @@ def collect(day: Day, store: Store, session: SessionPlan, providers: Providers) 
 
     spoken_for = set().union(*(behind(offer) for offer in taken))
     return submit(day, store, session, [offer for offer in providers.offers(call) if not behind(offer) & spoken_for])
+
+
+def _is_open(t: Transaction, session: SessionPlan) -> None:
+    state = states(t).get(session.id, SessionState.ANNOUNCED)
+    if state != SessionState.OPEN:
+        raise NotReady(f"Session {session.id} is {state}, not open.", "Plan it first, or offer to the next one.")
 
 
 def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:

@@ -25,7 +25,7 @@ from coflex.grid.light import Agents, capability
 from coflex.grid.needs import Reach, local_needs
 from coflex.grid.powerflow import solve
 from coflex.market.design import DistributionGrid, Interface, Needs, SessionPlan
-from coflex.market.engine import SessionState, advance
+from coflex.market.engine import SessionState, advance, upcoming
 from coflex.process.day import SESSIONS, Day, states, told
 from coflex.process.lookups import free_power, limit_array, others_kw, qualified_kw
 from coflex.process.ports import Store, SystemOperator, Transaction
@@ -54,7 +54,10 @@ def plan(
         if not t.all(StaticLight):
             raise NotReady("No unit is qualified yet.", "Run coflex qualify first.")
         known = states(t)
+        coming = upcoming(day.plans, {name: SessionState(one) for name, one in known.items()})
         state = SessionState(known.get(session.id, SessionState.ANNOUNCED))
+        if coming is not None and coming.session != session.id and state is SessionState.ANNOUNCED:
+            raise NotReady(f"Session {coming.session} comes before {session.id}.", f"Take {coming.session} on first.")
         known[session.id] = advance(session.session, state, SessionState.OPEN).value
         source = day.forwarder(session)
         if source is session:

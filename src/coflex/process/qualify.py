@@ -16,7 +16,7 @@ from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Unit
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.qualify import Candidates, static_lights
-from coflex.process.day import Day, history_days, told
+from coflex.process.day import Day, history_days, states, told
 from coflex.process.ports import Store
 
 # Local days before the delivery day whose mean day gives the reference states.
@@ -54,6 +54,8 @@ def qualify(day: Day, store: Store, at: datetime) -> Qualified:
     with store.transaction() as t:
         if not t.all(Unit):
             raise NotReady("No unit is registered yet.", "Run coflex register first.")
+        if states(t):
+            raise NotReady("Sessions have begun on the lights that stand.", "Qualify anew on another day.")
         t.remove(StaticLight)
         t.add(lights)
         told(t, "static_light", at, operator, [keeper], f"{len(lights)} lights")

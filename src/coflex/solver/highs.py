@@ -28,8 +28,9 @@ _ENDINGS = {
 }
 
 
-def solve(program: Program, start: Solution | None = None) -> Solution:
-    """Solve a program; `start` is a solution of one with the same leading columns and rows (a warm start).
+def solve(program: Program, start: Solution | None = None, gap: float = ABSOLUTE_GAP) -> Solution:
+    """Solve a program; `start` is a solution of one with the same leading columns and rows (a warm start), `gap` the
+    distance in cost at which integers count as decided.
 
     Raises SolverFailure when the solver stops for any other reason than an optimum, a stated gap, or a proof
     that there is none.
@@ -40,7 +41,7 @@ def solve(program: Program, start: Solution | None = None) -> Solution:
     basis = None if start is None or program.integer.any() else start.basis
     # A start that does not fit, or bounds too tight for the numbers, are tried again from nothing and more loosely.
     for tolerance, from_basis in ((1e-9, basis), (1e-9, None), (1e-7, None)):
-        engine = _engine(tolerance)
+        engine = _engine(tolerance, gap)
         engine.passModel(_model(program))
         if from_basis is not None:
             _set_basis(engine, from_basis, len(program.cost), len(program.row_lower))
@@ -77,7 +78,7 @@ def _with_prices(program: Program, mixed: Solution) -> Solution:
     return replace(solve(fixed), ending=mixed.ending, gap=mixed.gap, basis=None)
 
 
-def _engine(tolerance: float) -> highspy.Highs:
+def _engine(tolerance: float, gap: float) -> highspy.Highs:
     engine = highspy.Highs()  # type: ignore[no-untyped-call]
     engine.setOptionValue("output_flag", False)
     engine.setOptionValue("threads", 1)
@@ -86,7 +87,7 @@ def _engine(tolerance: float) -> highspy.Highs:
     engine.setOptionValue("primal_feasibility_tolerance", tolerance)
     engine.setOptionValue("dual_feasibility_tolerance", tolerance)
     engine.setOptionValue("mip_rel_gap", 0.0)
-    engine.setOptionValue("mip_abs_gap", ABSOLUTE_GAP)
+    engine.setOptionValue("mip_abs_gap", gap)
     engine.setOptionValue("mip_max_nodes", NODE_LIMIT)
     return engine
 
