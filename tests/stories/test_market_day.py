@@ -12,7 +12,7 @@ import pytest
 
 from coflex.adapters.grids.simbench import SimbenchGrid, pandapower_of
 from coflex.adapters.store.memory import MemoryStore
-from coflex.domain.activation import Limitation, SetPoint
+from coflex.domain.activation import Limitation, Replacement, SetPoint
 from coflex.domain.clearing import Award, Holding, MeritLine, Reason, Status, Uncovered
 from coflex.domain.light import Colour, DynamicLight
 from coflex.domain.need import LocalNeed, Request
@@ -33,7 +33,7 @@ SETTINGS = CaseSettings(
     grid=GRID,
     day=date(2016, 7, 5),
     zone="Europe/Berlin",
-    seed=3,
+    seed=2,
     design="beflexible_six",
     load_scale=8.0,
     pv_scale=36.0,
@@ -206,6 +206,24 @@ def test_the_operator_limits_orders_that_harm_its_grid_and_the_day_ends_with_few
         sign = 1 if point.direction is Direction.UP else -1
         assert point.power_kw == pytest.approx(point.baseline_kw + sign * point.ordered_kw, abs=1e-6)
     assert len(violations(t, "actual")) < len(violations(t, "untouched")) / 2
+
+
+@pytest.mark.spec("ACT-03")
+def test_what_the_operator_takes_from_the_system_operator_is_called_elsewhere_at_the_next_price_of_the_list(
+    day: Day, t: Transaction
+) -> None:
+    lost: Counter = Counter()
+    for limit in t.all(Limitation, buyer="tso"):
+        lost[limit.start] += limit.from_kw - limit.to_kw
+    called: Counter = Counter()
+    lines = {(x.session, x.offer, x.step, x.start): x for x in t.all(MeritLine)}
+    points = {(p.unit, p.start): p for p in t.all(SetPoint)}
+    for one in t.all(Replacement):
+        called[one.start] += one.quantity_kw
+        assert one.price_eur_mwh == lines[(one.session, one.offer, one.step, one.start)].price_eur_mwh
+        assert points[(one.unit, one.start)].ordered_kw == one.quantity_kw
+    assert called
+    assert all(0 < called[start] <= lost[start] for start in called)
 
 
 @pytest.mark.spec("SET-06", "SET-03")
