@@ -286,6 +286,7 @@ FAULTS: list[tuple[dict[str, object], str, str]] = [
     ({"steps": (step(1, 4, (20, -5), "80"),)}, f", step 1, {at(5)}", "negative"),
     ({"steps": (step(1, 4, (20, 23), "80"),)}, f", step 1, {at(5)}", "tick"),
     ({"steps": (step(1, 4, (20,), "400.01"),)}, f", step 1, {at(4)}", "price_cap"),
+    ({"steps": (step(1, 4, (20,), "-400.01"),)}, f", step 1, {at(4)}", "price_floor"),
     ({"steps": (step(1, 4, (20,), "NaN"),)}, f", step 1, {at(4)}", "price_not_finite"),
     ({"steps": (step(1, 4, (20,), "-Infinity"),)}, f", step 1, {at(4)}", "price_not_finite"),
     ({"steps": (step(1, -1, (20, 20), "80"),)}, f", step 1, {at(-1)}", "outside_horizon"),

@@ -21,7 +21,7 @@ class QuantityKind(StrEnum):
 class Product:
     """A product of the catalogue (document B, table 7).
 
-    `tick_kw`: quantities are whole multiples of it. `price_cap_eur_mwh`: no offer above it.
+    `tick_kw`: quantities are whole multiples of it. `price_cap_eur_mwh`: no offer above it, none below its negative.
     `tolerance`: share of the ordered energy by which delivery may miss it unpunished.
     `penalty_share`: share of the bid price that an undelivered MWh costs beyond not being paid.
     """

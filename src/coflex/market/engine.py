@@ -326,6 +326,9 @@ class _Check:
         elif product is not None and price > product.price_cap_eur_mwh:
             message = f"The price {price} is above the cap of {product.price_cap_eur_mwh} EUR/MWh; lower it."
             yield _fault(offer, "price_cap", message, *where)
+        elif product is not None and price < -product.price_cap_eur_mwh:
+            message = f"The price {price} is below the floor of {-product.price_cap_eur_mwh} EUR/MWh; raise it."
+            yield _fault(offer, "price_floor", message, *where)
 
     def _place(self, offer: Offer, step: OfferStep) -> Iterator[Finding]:
         axis = self.plan.horizon
