@@ -430,6 +430,23 @@ def test_a_unit_is_offered_once_in_a_quarter_hour_and_direction_unless_the_offer
 
 
 @pytest.mark.spec("MKT-03")
+def test_the_energy_of_a_unit_is_one_account_over_all_its_offers() -> None:
+    little = context(energy_kwh={"a1": (25.0, np.inf), "a2": (25.0, 25.0)})
+    first = offer(steps=(step(1, 4, (80,), "80"),))
+    later = offer("o2", receipt=2, steps=(step(1, 20, (80,), "80"),))
+    assert not codes(first, given=little)
+    assert codes(first, later, given=little) == {("offer o2", "above_energy")}
+    assert codes(later, given=replace(little, taken=(first,))) == {("offer o2", "above_energy")}
+    assert not codes(replace(first, energy_limit_kwh=10), replace(later, energy_limit_kwh=15), given=little)
+    assert not codes(replace(first, exclusive="one"), replace(later, exclusive="one"), given=little)
+    assert not codes(replace(first, direction=Direction.DOWN, steps=(step(1, 4, (60,) * 5, "80"),)), given=little)
+    group = {"unit": None, "group": "ga"}
+    assert not codes(offer(steps=(step(1, 4, (200,), "80"),), **group), given=little)
+    long_ = offer(steps=(step(1, 4, (150,) * 4, "80"),), **group)
+    assert codes(long_, given=little) == {(f"offer o1, {at(6)}", "above_energy")}
+
+
+@pytest.mark.spec("MKT-03")
 def test_a_session_that_clears_on_the_grid_takes_units_and_no_groups() -> None:
     group = offer(unit=None, group="ga")
     assert codes(group, plan=SEES_GRID) == {("offer o1", "group_without_place")}
