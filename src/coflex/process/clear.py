@@ -39,7 +39,7 @@ from coflex.process.ports import Store, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What a session decided, and how long the clearing took (time is for measuring, never stored)."""
+    """What a session decided, and how long the clearing took once its inputs were read (time is for measuring, never stored)."""
 
     session: str
     offers: int
@@ -62,11 +62,12 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
         state = advance(session.session, state, SessionState.CLOSED)
         offers = t.all(Offer, session=session.id)
         book = build(offers, session.horizon, places(day))
-        begun = perf_counter()
         admissible, shut = _admissible(day, t, session, book)
         demand = _demand(t, session)
         capability = _capability(t, session)
-        answer = clear_book(book, admissible, demand, _grid(day, t, session), capability)
+        grid = _grid(day, t, session)
+        begun = perf_counter()
+        answer = clear_book(book, admissible, demand, grid, capability)
         total = perf_counter() - begun
         awards = _awards(day, session, book, answer)
         lines = merit_order(session.id, book, answer, shut, capability or {}, session.status)
