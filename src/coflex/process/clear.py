@@ -39,7 +39,10 @@ from coflex.process.ports import Store, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What a session decided, and how long the clearing took once its inputs were read (time is for measuring, never stored)."""
+    """What a session decided, and how long the clearing took once its inputs were read.
+
+    Times are for measuring and never stored.
+    """
 
     session: str
     offers: int
