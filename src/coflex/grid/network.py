@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from coflex.domain.errors import Finding, Refused, refuse
+from coflex.domain.errors import Finding, refuse
 from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.grid.tables import GridTables, Line, Transformer
 
@@ -396,6 +396,3 @@ def _transformer(row: Transformer, node: dict[str, int], vn_kv: Floats) -> _Bran
     tap = ratio * np.exp(1j * np.deg2rad(row.shift_degree))
     rating_hv, rating_lv = row.sn_mva * vn_kv[a] / row.vn_hv_kv, row.sn_mva * vn_kv[b] / row.vn_lv_kv
     return row.transformer, a, b, 1 / z, shunt, tap, rating_hv, rating_lv, row.loading_max_percent / 100
-
-
-__all__ = ["Complexes", "Network", "Refused", "build", "check"]

@@ -12,6 +12,7 @@ from datetime import datetime
 import numpy as np
 
 from coflex.domain.clearing import MeritLine, Reason, Status, Uncovered
+from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.market.book import OrderBook, direction_of, seller
 from coflex.market.clearing import Answer
@@ -132,23 +133,22 @@ def _reasons(
         if answer.grid_worth[i] < -_NOTHING and need[i] > price - _NOTHING:
             return Reason.GRID_LIMIT, strongest(i)
         if need[i] + min(0.0, answer.light_worth[i]) > price + _NOTHING:
-            kind = (
-                Reason.BLOCK_REFUSED
-                if offer.block
-                else Reason.EXCLUSIVE
-                if offer.exclusive is not None
-                else Reason.ENERGY_LIMIT
-                if offer.energy_limit_kwh is not None
-                else Reason.RUN_LENGTH
-                if offer.max_periods is not None
-                else Reason.MIN_QUANTITY
-                if offer.min_quantity_kw
-                else Reason.OUT_OF_MERIT
-            )
-            return kind, f"worth {need[i]:.2f} EUR/MWh here, above its price"
+            return _own_terms(offer), f"worth {need[i]:.2f} EUR/MWh here, above its price"
         return Reason.OUT_OF_MERIT, f"worth {max(worth[i], 0.0):.2f} EUR/MWh here"
 
     return reason
+
+
+def _own_terms(offer: Offer) -> Reason:
+    """The term of its own that keeps an offer out although its price is good."""
+    terms = (
+        (offer.block, Reason.BLOCK_REFUSED),
+        (offer.exclusive is not None, Reason.EXCLUSIVE),
+        (offer.energy_limit_kwh is not None, Reason.ENERGY_LIMIT),
+        (offer.max_periods is not None, Reason.RUN_LENGTH),
+        (offer.min_quantity_kw > 0, Reason.MIN_QUANTITY),
+    )
+    return next((reason for stated, reason in terms if stated), Reason.OUT_OF_MERIT)
 
 
 def _without_worth(book: OrderBook, answer: Answer, i: int) -> tuple[Reason, str]:

@@ -214,20 +214,21 @@ def _claims(
     day: Day, t: Transaction, session: SessionPlan, ledger: Sequence[Holding], awards: Sequence[Award]
 ) -> list[Claim]:
     """Units behind the awards: the unit that offered, or the group's units by the ledger's rule."""
-    claims: dict[tuple[str, datetime], Claim] = {}
+    alone: dict[tuple[str, datetime, Direction], Claim] = {}
     grouped: dict[tuple[str, Direction], list[Award]] = {}
     for award in awards:
         if award.group:
             grouped.setdefault((award.group, award.direction), []).append(award)
             continue
-        key = award.unit or "", award.start
-        before = claims[key].quantity_kw if key in claims and claims[key].direction is award.direction else 0
-        claims[key] = Claim(key[0], award.start, award.direction, before + award.quantity_kw, award.offer)
+        key = award.unit or "", award.start, award.direction
+        before = alone[key].quantity_kw if key in alone else 0
+        alone[key] = Claim(*key, before + award.quantity_kw, award.offer)
     free = _free_members(day, t, session, ledger) if grouped else {}
+    # Both ways, or by two sellers: every claim goes to the ledger, which refuses what is sold twice.
+    claims = list(alone.values())
     for group, direction in sorted(grouped):
-        for one in _group_claims(day, session, group, direction, grouped[(group, direction)], free[direction]):
-            claims[(one.unit, one.start)] = one
-    return list(claims.values())
+        claims += _group_claims(day, session, group, direction, grouped[(group, direction)], free[direction])
+    return claims
 
 
 def _free_members(

@@ -12,7 +12,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from coflex.domain.activation import SetPoint
-from coflex.domain.clearing import Award
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party
@@ -205,20 +204,3 @@ class Publisher(Protocol):
 
 
 Progress = Callable[[str], None]
-__all__ = [
-    "Award",
-    "Case",
-    "CaseSettings",
-    "DeviceSettings",
-    "Devices",
-    "Event",
-    "Progress",
-    "Providers",
-    "Publisher",
-    "SessionCall",
-    "Store",
-    "SystemOperator",
-    "Table",
-    "Transaction",
-    "TsoSettings",
-]
