@@ -10,6 +10,7 @@ exact at the state it was made at, and made again there until the answer stands 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -91,6 +92,30 @@ class Linearised:
     broken: RowKeys
 
 
+class GridModel(Protocol):
+    """What a clearing asks of a grid, whatever physics answers: a look at the states that changes of injection
+    lead to, and rows there. Shapes as in `AcGrid`."""
+
+    network: Network
+    guard: Guard
+
+    def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
+        """The states under the changes, and limits that are broken there and not yet known."""
+        ...
+
+    def rows(self, state: GridState, periods: Ints, keys: RowKeys, change_p: Floats, change_q: Floats) -> GridRows:
+        """Rows of `keys` at `state`, which solves `periods` under the changes."""
+        ...
+
+    def headroom(self, state: GridState, periods: Ints, keys: RowKeys) -> Floats:
+        """What each limit of `keys` leaves at `state`, negative where it is broken."""
+        ...
+
+    def with_guard(self, guard: Guard) -> GridModel:
+        """The same grid with limits tighter by another guard."""
+        ...
+
+
 class AcGrid:
     """The `ac` grid model: rows from the full power flow around any change of injections."""
 
@@ -105,6 +130,10 @@ class AcGrid:
         branch_part = np.where(part[network.to_node] > 0, part[network.to_node], part[network.from_node])
         self._part = {HIGH: part, LOW: part, FROM: branch_part, TO: branch_part}
         self._parts = len(perimeters)
+
+    def with_guard(self, guard: Guard) -> AcGrid:
+        """The same grid with limits tighter by another guard."""
+        return AcGrid(self.network, self.p_mw, self.q_mvar, guard)
 
     def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
         """Solve the periods `periods` under the changes (t, n) and name limits that are broken and not yet known."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats, Ints
-from coflex.grid.rows import AcGrid, GridRows, Guard, RowKeys
+from coflex.grid.rows import GridModel, GridRows, Guard, RowKeys
 from coflex.market.book import OrderBook
 from coflex.market.model import Demand, Model, assemble, undecided, with_grid
 from coflex.solver import highs
@@ -63,7 +63,7 @@ def clear(
     book: OrderBook,
     admissible: Bools,
     demand: Demand,
-    grid: AcGrid | None = None,
+    grid: GridModel | None = None,
     capability_mw: Mapping[tuple[str, int], Floats] | None = None,
 ) -> Answer:
     """Clear the admissible blocks of a book against requests, grid limits and lights, whichever are given.
@@ -80,8 +80,7 @@ def clear(
         guard = Guard(
             grid.guard.voltage_pu + GUARD.voltage_pu * factor, grid.guard.loading_share + GUARD.loading_share * factor
         )
-        widened = AcGrid(grid.network, grid.p_mw, grid.q_mvar, guard)
-        answer = _on_grid(book, admissible, demand, widened, capability_mw)
+        answer = _on_grid(book, admissible, demand, grid.with_guard(guard), capability_mw)
         # The rounding guard is ours alone: what stays short by less than it keeps the limit that was asked for.
         ours = _rounding(answer, GUARD, factor)
         answer = replace(answer, short=np.where(answer.short > ours, answer.short - ours, 0.0))
@@ -138,7 +137,7 @@ def _on_grid(
     book: OrderBook,
     admissible: Bools,
     demand: Demand,
-    grid: AcGrid,
+    grid: GridModel,
     capability_mw: Mapping[tuple[str, int], Floats] | None,
 ) -> Answer:
     n = grid.network.n
@@ -234,7 +233,7 @@ def _changed(model: Model, solution: Solution, n: int) -> tuple[Floats, Floats]:
     return injections(model.book, award, n)
 
 
-def _holds(book: OrderBook, award_kw: Ints, grid: AcGrid) -> bool:
+def _holds(book: OrderBook, award_kw: Ints, grid: GridModel) -> bool:
     """Whether the rounded awards keep every true limit under AC power flow; periods without awards are as they were."""
     change = injections(book, award_kw / 1000.0, grid.network.n)
     touched = np.unique(book.period[award_kw > 0])
