@@ -24,7 +24,7 @@ from scipy.sparse import csgraph
 
 from coflex.domain.errors import Finding, refuse
 from coflex.domain.quantity import Bools, Floats, Ints
-from coflex.grid.tables import GridTables, Line, Transformer
+from coflex.grid.tables import Branch, GridTables, Line, Shunt, Transformer
 
 Complexes = NDArray[np.complex128]
 FREQUENCY_HZ = 50.0
@@ -36,7 +36,9 @@ class Network:
 
     `node_of_bus[i]`: node of `bus_names[i]`; a node bears the name of its first bus. `v_min`, `v_max` in pu per
     node (the tightest of its buses). `rating_from`, `rating_to`: rated current in pu of 1 MVA and rated voltage;
-    `loading_max`: allowed share of it. `from_on`, `to_on`: whether a branch is connected at that end.
+    infinite where none is known; `loading_max`: allowed share of it. `from_on`, `to_on`: whether a branch is connected
+    at that end. `node_shunt`: admittance to earth in pu. `held`: nodes whose voltage a generator holds at `held_vm`
+    (PV nodes).
     """
 
     bus_names: tuple[str, ...]
@@ -62,6 +64,9 @@ class Network:
     slack_vm_pu: float
     element_names: tuple[str, ...]
     element_node: Ints
+    node_shunt: Complexes
+    held: Ints
+    held_vm: Floats
 
     @property
     def n(self) -> int:
@@ -72,9 +77,14 @@ class Network:
         return len(self.branch_names)
 
     @cached_property
-    def pq(self) -> Ints:
-        """Nodes whose injections are given: all but the slack."""
+    def not_slack(self) -> Ints:
+        """Nodes whose active power is given: all but the slack."""
         return np.delete(np.arange(self.n, dtype=np.int64), self.slack)
+
+    @cached_property
+    def pq(self) -> Ints:
+        """Nodes whose active and reactive power are given and whose voltage is not."""
+        return np.setdiff1d(self.not_slack, self.held)
 
     def node_of(self, bus: str) -> int:
         """The node that a bus became part of. Raises KeyError on an unknown bus."""
@@ -123,7 +133,8 @@ class Network:
         ones = np.ones(self.m)
         c_from = sparse.csr_array((ones, (rows, self.from_node)), shape=(self.m, self.n))
         c_to = sparse.csr_array((ones, (rows, self.to_node)), shape=(self.m, self.n))
-        return sparse.csr_array(c_from.T @ y_from + c_to.T @ y_to)
+        to_earth = sparse.diags_array(self.node_shunt)
+        return sparse.csr_array(c_from.T @ y_from + c_to.T @ y_to + to_earth)
 
 
 def build(tables: GridTables) -> Network:
@@ -142,9 +153,11 @@ def build(tables: GridTables) -> Network:
     perimeter = {nodes[i]: bus.perimeter for i, bus in enumerate(buses) if bus.perimeter}
     branches = [_line(line, bus_node, vn) for line in tables.lines]
     branches += [_transformer(t, bus_node, vn) for t in tables.transformers]
+    branches += [_branch(b, bus_node) for b in tables.branches]
     closed = _branch_ends(tables)
     columns: list[tuple[Any, ...]] = list(zip(*branches, strict=True)) if branches else [()] * 9
     elements = _elements(tables)
+    held = _held(tables, bus_node)
     return Network(
         bus_names=tuple(bus.bus for bus in buses),
         node_of_bus=node_of_bus,
@@ -154,7 +167,7 @@ def build(tables: GridTables) -> Network:
         v_min=v_min,
         v_max=v_max,
         branch_names=tuple(columns[0]),
-        is_transformer=np.arange(len(branches)) >= len(tables.lines),
+        is_transformer=_transforms(tables, branches, vn),
         from_node=np.array(columns[1], dtype=np.int64),
         to_node=np.array(columns[2], dtype=np.int64),
         from_on=np.array([on for on, _ in closed], dtype=np.bool_),
@@ -169,6 +182,9 @@ def build(tables: GridTables) -> Network:
         slack_vm_pu=tables.sources[0].vm_pu,
         element_names=tuple(name for name, _ in elements),
         element_node=np.array([bus_node[bus] for _, bus in elements], dtype=np.int64),
+        node_shunt=_to_earth(tables.shunts, bus_node, len(names)),
+        held=np.array(sorted(held), dtype=np.int64),
+        held_vm=np.array([held[node] for node in sorted(held)], dtype=np.float64),
     )
 
 
@@ -201,6 +217,10 @@ def _twice(tables: GridTables) -> Iterator[Finding]:
         ("buses.csv", (row.bus for row in tables.buses)),
         ("lines.csv", (row.line for row in tables.lines)),
         ("transformers.csv", (row.transformer for row in tables.transformers)),
+        ("branches.csv", (row.branch for row in tables.branches)),
+        ("shunts.csv", (row.shunt for row in tables.shunts)),
+        ("dispatches.csv", (row.element for row in tables.dispatches)),
+        ("cost_points.csv", (row.point for row in tables.cost_points)),
         ("switches.csv", (row.switch for row in tables.switches)),
         ("sources.csv", (row.source for row in tables.sources)),
         ("loads.csv, generators.csv, storages.csv", (name for name, _ in _elements(tables))),
@@ -217,10 +237,13 @@ def _unknown_buses(tables: GridTables) -> Iterator[Finding]:
         "bus": known,
         "line": {line.line for line in tables.lines},
         "transformer": {t.transformer for t in tables.transformers},
+        "branch": {row.branch for row in tables.branches},
     }
     uses = [
         *((f"lines.csv: {r.line}", bus) for r in tables.lines for bus in (r.from_bus, r.to_bus)),
         *((f"transformers.csv: {r.transformer}", bus) for r in tables.transformers for bus in (r.hv_bus, r.lv_bus)),
+        *((f"branches.csv: {r.branch}", bus) for r in tables.branches for bus in (r.from_bus, r.to_bus)),
+        *((f"shunts.csv: {r.shunt}", r.bus) for r in tables.shunts),
         *((f"switches.csv: {r.switch}", r.bus) for r in tables.switches),
         *((f"sources.csv: {r.source}", r.bus) for r in tables.sources),
         *((f"loads.csv: {r.load}", r.bus) for r in tables.loads),
@@ -232,9 +255,19 @@ def _unknown_buses(tables: GridTables) -> Iterator[Finding]:
             yield Finding(place, "unknown_bus", f"There is no bus '{bus}'; add it to buses.csv or correct the name.")
     for row in tables.switches:
         if row.kind not in elements:
-            yield Finding(f"switches.csv: {row.switch}", "unknown_kind", "A switch joins a bus, line or transformer.")
+            yield Finding(
+                f"switches.csv: {row.switch}", "unknown_kind", "A switch joins a bus, line, transformer or branch."
+            )
         elif row.element not in elements[row.kind]:
             yield Finding(f"switches.csv: {row.switch}", "unknown_element", f"There is no {row.kind} '{row.element}'.")
+    callable_names = {name for name, _ in _elements(tables)} | {row.source for row in tables.sources}
+    for place, element in (
+        *((f"dispatches.csv: {r.element}", r.element) for r in tables.dispatches),
+        *((f"cost_points.csv: {r.point}", r.element) for r in tables.cost_points),
+    ):
+        if element not in callable_names:
+            message = f"There is no source, generator, storage or load '{element}'; correct the name."
+            yield Finding(place, "unknown_element", message)
 
 
 def _sources(tables: GridTables) -> Iterator[Finding]:
@@ -244,11 +277,11 @@ def _sources(tables: GridTables) -> Iterator[Finding]:
         if not 0.5 <= source.vm_pu <= 1.5:
             message = "A source holds between 0.5 and 1.5 pu."
             yield Finding(f"sources.csv: {source.source}", "impossible_value", message)
-    nodes, _ = _fuse(tables)
-    bus_node = {bus.bus: nodes[i] for i, bus in enumerate(tables.buses)}
-    fed = {bus_node.get(source.bus) for source in tables.sources}
-    if len(fed) > 1 or len({source.vm_pu for source in tables.sources}) > 1:
-        message = "Sources at several nodes or with several voltages are not solved; keep one."
+    held = {source.vm_pu for source in tables.sources}
+    rated = {bus.vn_kv for bus in tables.buses if bus.bus in {source.bus for source in tables.sources}}
+    if len(held) > 1 or len(rated) > 1:
+        # Ideal sources of one voltage are one node; between different ones the angle, and so the flow, is not known.
+        message = "Sources of several voltages are not solved together; keep one, or give them one voltage."
         yield Finding("sources.csv", "several_sources", message)
 
 
@@ -258,9 +291,9 @@ def _impossible(tables: GridTables) -> Iterator[Finding]:
             message = "Rated voltage and limits must satisfy vn > 0 and 0 < v_min < v_max."
             yield Finding(f"buses.csv: {bus.bus}", "impossible_value", message)
     for line in tables.lines:
-        able = line.r_ohm >= 0 and line.x_ohm > 0 and line.c_nf >= 0
-        if not (able and line.i_max_a > 0 and line.loading_max_percent > 0):
-            message = "A line needs r >= 0, x > 0, c >= 0 and a rating above 0; join buses by a switch instead."
+        able = line.r_ohm >= 0 and line.x_ohm >= 0 and line.r_ohm + line.x_ohm > 0 and line.c_nf >= 0
+        if not (able and line.i_max_a >= 0 and line.loading_max_percent > 0):
+            message = "A line needs r, x, c and a rating of 0 or more and some impedance; else join buses by a switch."
             yield Finding(f"lines.csv: {line.line}", "impossible_value", message)
     for row in tables.transformers:
         ratings = (row.sn_mva, row.vn_hv_kv, row.vn_lv_kv, row.vk_percent, row.loading_max_percent)
@@ -270,6 +303,32 @@ def _impossible(tables: GridTables) -> Iterator[Finding]:
         if row.tap_side not in ("hv", "lv") or not row.tap_min <= row.tap_pos <= row.tap_max:
             message = "The tap side is hv or lv and the position lies between tap_min and tap_max."
             yield Finding(f"transformers.csv: {row.transformer}", "impossible_tap", message)
+
+    for branch in tables.branches:
+        able = abs(complex(branch.r_pu, branch.x_pu)) > 0 and branch.ratio > 0 and branch.sn_mva > 0
+        if not (able and branch.rating_mva >= 0 and branch.loading_max_percent > 0):
+            message = "A branch needs an impedance, a ratio and a base above 0, and a rating of 0 or more."
+            yield Finding(f"branches.csv: {branch.branch}", "impossible_value", message)
+    for shunt in tables.shunts:
+        if not 0 <= shunt.step <= shunt.step_max:
+            message = "The steps switched in lie between 0 and step_max."
+            yield Finding(f"shunts.csv: {shunt.shunt}", "impossible_value", message)
+    yield from _impossible_dispatch(tables)
+
+
+def _impossible_dispatch(tables: GridTables) -> Iterator[Finding]:
+    for row in tables.dispatches:
+        if row.p_min_mw > row.p_max_mw or row.q_min_mvar > row.q_max_mvar:
+            message = "A lower limit lies above its upper one; exchange them."
+            yield Finding(f"dispatches.csv: {row.element}", "impossible_value", message)
+    held: dict[str, float] = {}
+    for generator in tables.generators:
+        if generator.vm_pu and not 0.5 <= generator.vm_pu <= 1.5:
+            message = "A generator holds between 0.5 and 1.5 pu; 0 where it holds none."
+            yield Finding(f"generators.csv: {generator.generator}", "impossible_value", message)
+        if generator.vm_pu and held.setdefault(generator.bus, generator.vm_pu) != generator.vm_pu:
+            message = f"Another generator at its bus holds {held[generator.bus]:g} pu; give both one voltage."
+            yield Finding(f"generators.csv: {generator.generator}", "several_voltages", message)
 
 
 def _topology(tables: GridTables) -> Iterator[Finding]:
@@ -293,9 +352,10 @@ def _joined(tables: GridTables, nodes: list[int], bus_node: dict[str, int]) -> I
             yield Finding(f"lines.csv: {line.line}", "voltages_joined", message)
     branches = [(f"lines.csv: {row.line}", row.from_bus, row.to_bus) for row in tables.lines]
     branches += [(f"transformers.csv: {row.transformer}", row.hv_bus, row.lv_bus) for row in tables.transformers]
+    branches += [(f"branches.csv: {row.branch}", row.from_bus, row.to_bus) for row in tables.branches]
     for place, a, b in branches:
         if bus_node[a] == bus_node[b]:
-            message = "Closed switches join its two ends; open one of them or take it out."
+            message = "Closed switches, or sources of one voltage, join its two ends; open one or take it out."
             yield Finding(place, "bypassed", message)
 
 
@@ -303,6 +363,7 @@ def _islands(
     tables: GridTables, nodes: list[int], names: list[str], bus_node: dict[str, int], slack: int
 ) -> Iterator[Finding]:
     ends = [(row.from_bus, row.to_bus) for row in tables.lines] + [(t.hv_bus, t.lv_bus) for t in tables.transformers]
+    ends += [(row.from_bus, row.to_bus) for row in tables.branches]
     live = [pair for pair, (a, b) in zip(ends, _branch_ends(tables), strict=True) if a and b]
     edges = np.array([[bus_node[a], bus_node[b]] for a, b in live], dtype=np.int64).reshape(-1, 2)
     graph = sparse.coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(names), len(names)))
@@ -319,7 +380,8 @@ def _islands(
 
 
 def _fuse(tables: GridTables) -> tuple[list[int], list[str]]:
-    """Node number of each bus, and the name (its first bus) of each node, in the order of the bus table."""
+    """Node number of each bus, and the name (its first bus) of each node, in the order of the bus table. Closed
+    switches join buses, and so do sources, which hold one voltage."""
     parent = {bus.bus: bus.bus for bus in tables.buses}
 
     def root(bus: str) -> str:
@@ -332,20 +394,24 @@ def _fuse(tables: GridTables) -> tuple[list[int], list[str]]:
         # Names that do not exist are found elsewhere; here they join nothing.
         if switch.kind == "bus" and switch.closed and {switch.bus, switch.element} <= parent.keys():
             parent[root(switch.element)] = root(switch.bus)
+    fed = [source.bus for source in tables.sources if source.bus in parent]
+    for bus in fed[1:]:
+        parent[root(bus)] = root(fed[0])
     number: dict[str, int] = {}
     names: list[str] = []
     nodes: list[int] = []
-    for bus in tables.buses:
-        key = root(bus.bus)
+    for row in tables.buses:
+        bus = row.bus
+        key = root(bus)
         if key not in number:
             number[key] = len(names)
-            names.append(bus.bus)
+            names.append(bus)
         nodes.append(number[key])
     return nodes, names
 
 
 def _branch_ends(tables: GridTables) -> list[tuple[bool, bool]]:
-    """Whether each branch (lines, then transformers) is connected at its from and its to end."""
+    """Whether each branch (lines, transformers, then branches) is connected at its from and its to end."""
     is_open = {(s.kind, s.element, s.bus) for s in tables.switches if not s.closed}
     lines = [
         (("line", r.line, r.from_bus) not in is_open, ("line", r.line, r.to_bus) not in is_open) for r in tables.lines
@@ -357,7 +423,11 @@ def _branch_ends(tables: GridTables) -> list[tuple[bool, bool]]:
         )
         for r in tables.transformers
     ]
-    return lines + transformers
+    branches = [
+        (("branch", r.branch, r.from_bus) not in is_open, ("branch", r.branch, r.to_bus) not in is_open)
+        for r in tables.branches
+    ]
+    return lines + transformers + branches
 
 
 def _elements(tables: GridTables) -> list[tuple[str, str]]:
@@ -377,7 +447,7 @@ def _line(line: Line, node: dict[str, int], vn_kv: Floats) -> _Branch:
     base_ohm = vn_kv[b] ** 2  # 1 MVA
     z = complex(line.r_ohm, line.x_ohm) / base_ohm
     shunt = 2j * np.pi * FREQUENCY_HZ * line.c_nf * 1e-9 * base_ohm
-    rating = line.i_max_a * 1e-3 * np.sqrt(3) * vn_kv[b]
+    rating = line.i_max_a * 1e-3 * np.sqrt(3) * vn_kv[b] or np.inf
     return line.line, a, b, 1 / z, shunt, 1 + 0j, rating, rating, line.loading_max_percent / 100
 
 
@@ -396,3 +466,34 @@ def _transformer(row: Transformer, node: dict[str, int], vn_kv: Floats) -> _Bran
     tap = ratio * np.exp(1j * np.deg2rad(row.shift_degree))
     rating_hv, rating_lv = row.sn_mva * vn_kv[a] / row.vn_hv_kv, row.sn_mva * vn_kv[b] / row.vn_lv_kv
     return row.transformer, a, b, 1 / z, shunt, tap, rating_hv, rating_lv, row.loading_max_percent / 100
+
+
+def _branch(row: Branch, node: dict[str, int]) -> _Branch:
+    z = complex(row.r_pu, row.x_pu) / row.sn_mva  # pu of sn_mva -> pu of 1 MVA
+    shunt = complex(row.g_pu, row.b_pu) * row.sn_mva
+    tap = row.ratio * np.exp(1j * np.deg2rad(row.shift_degree))
+    rating = row.rating_mva or np.inf
+    loading_max = row.loading_max_percent / 100
+    return row.branch, node[row.from_bus], node[row.to_bus], 1 / z, shunt, tap, rating, rating, loading_max
+
+
+def _transforms(tables: GridTables, branches: list[_Branch], vn_kv: Floats) -> Bools:
+    """Transformers, and branches that change the voltage or its angle."""
+    changes = [tap != 1 or vn_kv[a] != vn_kv[b] for _, a, b, _, _, tap, *_ in branches]
+    named = np.arange(len(branches)) >= len(tables.lines)
+    rows = np.arange(len(branches)) < len(tables.lines) + len(tables.transformers)
+    return named & (rows | np.array(changes, dtype=np.bool_))
+
+
+def _to_earth(shunts: tuple[Shunt, ...], node: dict[str, int], n: int) -> Complexes:
+    """Admittance to earth of each node, pu of 1 MVA."""
+    total = np.zeros(n, dtype=np.complex128)
+    for row in shunts:
+        total[node[row.bus]] += row.step * complex(row.p_mw, row.q_mvar)
+    return total
+
+
+def _held(tables: GridTables, node: dict[str, int]) -> dict[int, float]:
+    """Nodes, other than the source's, at which generators hold the voltage, and how high."""
+    slack = node[tables.sources[0].bus]
+    return {node[row.bus]: row.vm_pu for row in tables.generators if row.vm_pu and node[row.bus] != slack}

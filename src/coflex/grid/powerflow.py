@@ -1,6 +1,7 @@
 """AC power flow of many states at once, by power-grid-model (Newton-Raphson, constant power).
 
-The engine sees one generic branch a branch and one load a node, straight from the network's arrays.
+The engine sees one generic branch a branch and one load a node, straight from the network's arrays. It knows no node
+that holds its voltage; networks with such nodes go to `grid.newton`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from power_grid_model.errors import PowerGridError  # type: ignore[attr-defined]
 
 from coflex.domain.errors import GridFailure
 from coflex.domain.quantity import Floats, Ints
+from coflex.grid import newton
 from coflex.grid.network import Complexes, Network
 
 BASE_VA = 1e6
@@ -83,11 +85,13 @@ def solve(network: Network, p_mw: Floats, q_mvar: Floats) -> GridState:
     if not len(p_mw):
         empty = np.zeros((0, network.m))
         return GridState(np.zeros((0, network.n), complex), p_mw, q_mvar, empty, empty, np.zeros(0), np.zeros(0))
+    if len(network.held):
+        return state_of(network, newton.solve(network, p_mw, q_mvar), p_mw, q_mvar)
     model, order = _model(network)
     update = initialize_array(DatasetType.update, ComponentType.sym_load, (len(p_mw), network.n - 1))
     update["id"] = order
-    update["p_specified"] = -p_mw[:, network.pq] * BASE_VA
-    update["q_specified"] = -q_mvar[:, network.pq] * BASE_VA
+    update["p_specified"] = -p_mw[:, network.not_slack] * BASE_VA
+    update["q_specified"] = -q_mvar[:, network.not_slack] * BASE_VA
     try:
         result = model.calculate_power_flow(
             update_data={ComponentType.sym_load: update},
@@ -104,14 +108,17 @@ def solve(network: Network, p_mw: Floats, q_mvar: Floats) -> GridState:
         ) from failure
     node = result[ComponentType.node]
     u = node["u_pu"] * np.exp(1j * node["u_angle"])
-    return _state(network, u, p_mw, q_mvar)
+    return state_of(network, u, p_mw, q_mvar)
 
 
-def _state(network: Network, u: Complexes, p_mw: Floats, q_mvar: Floats) -> GridState:
+def state_of(network: Network, u: Complexes, p_mw: Floats, q_mvar: Floats) -> GridState:
+    """The state that voltages `u` (t, n) belong to; what nodes of held voltage inject in Mvar is read off it."""
     y_from, y_to = network.terminal_admittance
     interface = u[:, network.slack] * np.conj((network.admittance[[network.slack]] @ u.T)[0])
     own_p, own_q = p_mw.copy(), q_mvar.copy()
     own_p[:, network.slack] = own_q[:, network.slack] = 0.0
+    if len(network.held):
+        own_q[:, network.held] = (u[:, network.held] * np.conj((network.admittance[network.held] @ u.T).T)).imag
     return GridState(
         u,
         own_p,
@@ -125,7 +132,7 @@ def _state(network: Network, u: Complexes, p_mw: Floats, q_mvar: Floats) -> Grid
 
 @lru_cache(maxsize=8)
 def _model(network: Network) -> tuple[PowerGridModel, np.ndarray]:
-    """The engine's model and the ids of its loads in the order of `network.pq`. Networks are compared by identity."""
+    """The engine's model and the ids of its loads, one for each of `not_slack`. Networks are compared by identity."""
     n, m = network.n, network.m
     node = initialize_array(DatasetType.input, ComponentType.node, n)
     node["id"] = np.arange(n)
@@ -140,8 +147,13 @@ def _model(network: Network) -> tuple[PowerGridModel, np.ndarray]:
     branch["k"], branch["theta"] = np.abs(network.tap), np.angle(network.tap)
     load = initialize_array(DatasetType.input, ComponentType.sym_load, n - 1)
     load["id"] = n + m + np.arange(n - 1)
-    load["node"], load["status"], load["type"] = network.pq, 1, LoadGenType.const_power
+    load["node"], load["status"], load["type"] = network.not_slack, 1, LoadGenType.const_power
     load["p_specified"] = load["q_specified"] = 0.0
+    earthed = np.flatnonzero(network.node_shunt)
+    to_earth = network.node_shunt[earthed] / network.vn_kv[earthed] ** 2
+    shunts = initialize_array(DatasetType.input, ComponentType.shunt, len(earthed))
+    shunts["id"], shunts["node"], shunts["status"] = 2 * n + m + 1 + np.arange(len(earthed)), earthed, 1
+    shunts["g1"], shunts["b1"] = to_earth.real, to_earth.imag
     source = initialize_array(DatasetType.input, ComponentType.source, 1)
     source["id"], source["node"], source["status"] = 2 * n + m, network.slack, 1
     source["u_ref"], source["sk"] = network.slack_vm_pu, SOURCE_VA
@@ -150,6 +162,7 @@ def _model(network: Network) -> tuple[PowerGridModel, np.ndarray]:
             ComponentType.node: node,
             ComponentType.generic_branch: branch,
             ComponentType.sym_load: load,
+            ComponentType.shunt: shunts,
             ComponentType.source: source,
         }
     )

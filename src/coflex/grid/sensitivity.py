@@ -5,7 +5,8 @@ A quantity f(x) changes with injections by
 
     df = (grad f) J^-1 dS,    so that  J' lambda = grad f  gives  lambda = (df/dp, df/dq)
 
-one sparse factorisation a period and one solve a quantity (adjoint). Derivatives of complex power by the
+one sparse factorisation a period and one solve a quantity (adjoint). Where a generator holds the voltage, that
+equation for reactive power is |u| = held_vm. Derivatives of complex power by the
 currents' form of J. Zimmerman, MATPOWER Technical Note 2 (2010), sections 3 and 5, has the same derivatives.
 """
 
@@ -93,7 +94,11 @@ class Linearisation:
         own = u[:, i[diagonal]] * np.conj(current[:, i[diagonal]])
         by_angle[:, diagonal] += 1j * own
         by_magnitude[:, diagonal] += own / np.abs(u[:, i[diagonal]])
-        blocks = (by_angle.real, by_magnitude.real, by_angle.imag, by_magnitude.imag)
+        q_by_angle, q_by_magnitude = by_angle.imag.copy(), by_magnitude.imag.copy()
+        held = np.isin(i, network.held)
+        q_by_angle[:, held] = 0.0
+        q_by_magnitude[:, held] = i[held] == j[held]
+        blocks = (by_angle.real, by_magnitude.real, q_by_angle, q_by_magnitude)
         return np.ascontiguousarray(np.concatenate(blocks, axis=1)[:, order])
 
     def _factor(self, t: int) -> SuperLU:
@@ -121,7 +126,20 @@ class Linearisation:
         order = _elimination_order(self.network)
         dp[:, order] = solved[:, 0::2]
         dq[:, order] = solved[:, 1::2]
+        # A node that holds its voltage takes up whatever reactive power is injected there.
+        dq[:, self.network.held] = 0.0
         return dp, dq
+
+    def step(self, t: int, missing_p: Floats, missing_q: Floats) -> tuple[Floats, Floats]:
+        """Newton's step at period t: changes of angle (rad) and magnitude (pu) of each node, for power that its
+        injection lacks, in MW and Mvar; at nodes of held voltage `missing_q` is the magnitude they lack."""
+        order = _elimination_order(self.network)
+        lacking = np.empty(2 * len(order))
+        lacking[0::2], lacking[1::2] = missing_p[order], missing_q[order]
+        found = self._factor(t).solve(lacking, trans="T")
+        angle, magnitude = np.zeros(self.network.n), np.zeros(self.network.n)
+        angle[order], magnitude[order] = found[0::2], found[1::2]
+        return angle, magnitude
 
     def _gradients(self, wanted: Quantities) -> Floats:
         """Gradient of each quantity in the interleaved unknowns, shape (rows, 2 (n - 1))."""

@@ -25,7 +25,10 @@ class Bus:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Resistance, reactance and capacitance of the whole line; `i_max_a` per terminal."""
+    """Resistance, reactance and capacitance of the whole line; `i_max_a` per terminal, 0 where no rating is known.
+
+    `r0_ohm`, `x0_ohm`, `c0_nf`: zero sequence, for unbalanced states; 0 where not known.
+    """
 
     line: str
     from_bus: str
@@ -36,11 +39,17 @@ class Line:
     c_nf: float
     i_max_a: float
     loading_max_percent: float
+    r0_ohm: float = 0.0
+    x0_ohm: float = 0.0
+    c0_nf: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """Two-winding transformer. `tap_side`: hv or lv; each step changes that side's turns by `tap_step_percent`."""
+    """Two-winding transformer. `tap_side`: hv or lv; each step changes that side's turns by `tap_step_percent`.
+
+    `vector_group` (Dyn, YNyn, ...; empty where not known), `vk0_percent`, `vkr0_percent`: for unbalanced states.
+    """
 
     transformer: str
     hv_bus: str
@@ -60,11 +69,34 @@ class Transformer:
     tap_step_percent: float
     tap_pos: int
     loading_max_percent: float
+    vector_group: str = ""
+    vk0_percent: float = 0.0
+    vkr0_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A two-port in per unit of `sn_mva` and the buses' rated voltages, as transmission data give lines and
+    transformers: series r + jx, charging g + jb (half at each end), and an ideal transformer `ratio`, `shift_degree`
+    at the from end. `rating_mva` at rated voltage, 0 where none is known."""
+
+    branch: str
+    from_bus: str
+    to_bus: str
+    r_pu: float
+    x_pu: float
+    g_pu: float
+    b_pu: float
+    ratio: float
+    shift_degree: float
+    sn_mva: float
+    rating_mva: float
+    loading_max_percent: float
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """`kind`: bus, line or transformer, what `element` is; the switch sits between `bus` and that element."""
+    """`kind`: bus, line, transformer or branch, what `element` is; the switch sits between `bus` and that element."""
 
     switch: str
     kind: str
@@ -75,16 +107,19 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The grid above: a voltage held at a bus."""
+    """The grid above: a voltage held at a bus. `s_sc_mva`: its short-circuit power, `rx` = R/X; 0 where not known."""
 
     source: str
     bus: str
     vm_pu: float
+    s_sc_mva: float = 0.0
+    rx: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Withdrawal `p_mw * profile_p`, `q_mvar * profile_q`, both positive for consumption."""
+    """Withdrawal `p_mw * profile_p`, `q_mvar * profile_q`, both positive for consumption. `phase`: a, b or c of a
+    single-phase load; empty for a balanced one."""
 
     load: str
     bus: str
@@ -92,11 +127,13 @@ class Load:
     q_mvar: float
     profile_p: str
     profile_q: str
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """Injection `p_mw * profile`, `q_mvar * profile`, both positive for production."""
+    """Injection `p_mw * profile`, `q_mvar * profile`, both positive for production. `vm_pu`: the voltage it holds at
+    its bus by reactive power of its own, 0 where it holds none. `phase` as of a load."""
 
     generator: str
     bus: str
@@ -104,6 +141,8 @@ class Generator:
     q_mvar: float
     technology: str
     profile: str
+    vm_pu: float = 0.0
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +158,44 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Shunt:
+    """A capacitor bank or reactor in equal steps, `step` of `step_max` switched in. Each step withdraws `p_mw` and
+    injects `q_mvar` at rated voltage."""
+
+    shunt: str
+    bus: str
+    p_mw: float
+    q_mvar: float
+    step: int
+    step_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """How far a source, generator or storage may be called, and at what cost: c0 + c1 p + c2 p^2 in EUR/h for p in
+    MW, or by its `CostPoint` rows where it has any."""
+
+    element: str
+    p_min_mw: float
+    p_max_mw: float
+    q_min_mvar: float
+    q_max_mvar: float
+    c2_eur_mw2h: float
+    c1_eur_mwh: float
+    c0_eur_h: float
+
+
+@dataclass(frozen=True, slots=True)
+class CostPoint:
+    """A corner of a convex cost curve that is linear between its corners. `point`: its own name."""
+
+    point: str
+    element: str
+    p_mw: float
+    cost_eur_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class GridTables:
     buses: tuple[Bus, ...]
     lines: tuple[Line, ...]
@@ -128,3 +205,7 @@ class GridTables:
     loads: tuple[Load, ...]
     generators: tuple[Generator, ...]
     storages: tuple[Storage, ...]
+    branches: tuple[Branch, ...] = ()
+    shunts: tuple[Shunt, ...] = ()
+    dispatches: tuple[Dispatch, ...] = ()
+    cost_points: tuple[CostPoint, ...] = ()

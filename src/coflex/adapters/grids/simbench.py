@@ -27,7 +27,7 @@ from coflex.domain.series import Series
 from coflex.domain.time import QUARTER, Axis, midnight
 from coflex.grid.tables import Bus, Generator, GridTables, Line, Load, Source, Storage, Switch, Transformer
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 ZONE = ZoneInfo("Europe/Berlin")
 YEAR = Axis(
     midnight(date(2016, 1, 1), ZONE), (midnight(date(2017, 1, 1), ZONE) - midnight(date(2016, 1, 1), ZONE)) // QUARTER

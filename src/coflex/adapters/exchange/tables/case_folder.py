@@ -2,6 +2,7 @@
 
     case.yaml   buses.csv lines.csv transformers.csv switches.csv sources.csv loads.csv generators.csv storages.csv
     profiles.csv   parties.csv connection_points.csv units.csv groups.csv products.csv
+    branches.csv shunts.csv dispatches.csv cost_points.csv   where there are any
 
 A folder is read whole or refused with every fault of every file. It is written beside its place and moved there,
 so that a reader sees all of it or nothing.
@@ -36,7 +37,21 @@ from coflex.domain.register import check_register
 from coflex.domain.series import Series
 from coflex.domain.time import QUARTER, Axis, delivery_day, local_label, midnight
 from coflex.domain.unit import ConnectionPoint, Group, Unit
-from coflex.grid.tables import Bus, Generator, GridTables, Line, Load, Source, Storage, Switch, Transformer
+from coflex.grid.tables import (
+    Branch,
+    Bus,
+    CostPoint,
+    Dispatch,
+    Generator,
+    GridTables,
+    Line,
+    Load,
+    Shunt,
+    Source,
+    Storage,
+    Switch,
+    Transformer,
+)
 from coflex.process.ports import Case, CaseSettings
 
 _GRID: dict[str, type[Any]] = {
@@ -48,7 +63,13 @@ _GRID: dict[str, type[Any]] = {
     "loads": Load,
     "generators": Generator,
     "storages": Storage,
+    "branches": Branch,
+    "shunts": Shunt,
+    "dispatches": Dispatch,
+    "cost_points": CostPoint,
 }
+# Tables that a grid without such things does without.
+_IF_ANY = ("branches", "shunts", "dispatches", "cost_points")
 _REGISTER: dict[str, type[Any]] = {
     "parties": Party,
     "points": ConnectionPoint,
@@ -61,7 +82,9 @@ _NAMED_IN: Mapping[str, tuple[str, ...]] = {
     "unknown_bus": ("buses",),
     "unknown_line": ("lines",),
     "unknown_transformer": ("transformers",),
+    "unknown_branch": ("branches",),
     "unknown_element": ("loads", "generators", "storages"),
+    "unknown_called": ("loads", "generators", "storages", "sources"),
     "unknown_profile": ("profiles",),
     "unknown_party": ("parties",),
     "unknown_point": ("points",),
@@ -85,7 +108,8 @@ def write_case(folder: Path, case: Case, *, replace: bool = False) -> None:
         fresh.mkdir()
         _write_page(fresh / "case.yaml", case.settings)
         for name, kind in _GRID.items():
-            write_records(fresh / _file(name), kind, getattr(case.grid, name))
+            if name not in _IF_ANY or getattr(case.grid, name):
+                write_records(fresh / _file(name), kind, getattr(case.grid, name))
         for name, kind in _REGISTER.items():
             write_records(fresh / _file(name), kind, getattr(case, name))
         _write_profiles(fresh / "profiles.csv", case.profiles, case.zone)
@@ -103,7 +127,8 @@ def read_case(folder: Path) -> Case:
     tables: dict[str, tuple[Any, ...]] = {}
     settings, zone, faults["settings"] = _read_page(folder / "case.yaml")
     for name, kind in (_GRID | _REGISTER).items():
-        tables[name], faults[name] = read_records(folder / _file(name), kind)
+        absent = name in _IF_ANY and not (folder / _file(name)).exists()
+        tables[name], faults[name] = ((), ()) if absent else read_records(folder / _file(name), kind)
     profiles, faults["profiles"] = _read_profiles(folder / "profiles.csv", zone)
     grid = GridTables(**{name: tables[name] for name in _GRID})
     register = {name: tables[name] for name in _REGISTER}
@@ -163,7 +188,9 @@ def _check_tables(
             "unknown_line": frozenset(line.line for line in grid.lines),
             "unknown_transformer": frozenset(item.transformer for item in grid.transformers),
             "unknown_profile": frozenset(profiles) | {""},
+            "unknown_branch": frozenset(branch.branch for branch in grid.branches),
             "unknown_element": frozenset(_elements(grid)),
+            "unknown_called": frozenset(_elements(grid)) | {source.source for source in grid.sources},
         }
     )
     tables = {name: getattr(grid, name) for name in _GRID} | {
@@ -225,6 +252,10 @@ def _check_branches(names: _Names, grid: GridTables) -> Iterator[Finding]:
         yield from names.check("unknown_bus", place, "bus", item.hv_bus, item.lv_bus)
     ends = {("line", line.line): (line.from_bus, line.to_bus) for line in grid.lines}
     ends |= {("transformer", item.transformer): (item.hv_bus, item.lv_bus) for item in grid.transformers}
+    ends |= {("branch", item.branch): (item.from_bus, item.to_bus) for item in grid.branches}
+    for branch in grid.branches:
+        place = f"branches.csv: {branch.branch}"
+        yield from names.check("unknown_bus", place, "bus", branch.from_bus, branch.to_bus)
     for switch in grid.switches:
         yield from _check_switch(names, switch, ends)
 
@@ -232,8 +263,8 @@ def _check_branches(names: _Names, grid: GridTables) -> Iterator[Finding]:
 def _check_switch(names: _Names, switch: Switch, ends: Mapping[tuple[str, str], tuple[str, str]]) -> Iterator[Finding]:
     place = f"switches.csv: {switch.switch}"
     yield from names.check("unknown_bus", place, "bus", switch.bus)
-    if switch.kind not in ("bus", "line", "transformer"):
-        message = f"'{switch.kind}' is nothing a switch acts on; write bus, line or transformer."
+    if switch.kind not in ("bus", "line", "transformer", "branch"):
+        message = f"'{switch.kind}' is nothing a switch acts on; write bus, line, transformer or branch."
         yield Finding(place, "unknown_kind", message)
         return
     yield from names.check(f"unknown_{switch.kind}", place, switch.kind, switch.element)
@@ -256,6 +287,12 @@ def _check_injections(names: _Names, grid: GridTables) -> Iterator[Finding]:
         yield from names.check("unknown_profile", place, "profile", generator.profile)
     for storage in grid.storages:
         yield from names.check("unknown_bus", f"storages.csv: {storage.storage}", "bus", storage.bus)
+    for shunt in grid.shunts:
+        yield from names.check("unknown_bus", f"shunts.csv: {shunt.shunt}", "bus", shunt.bus)
+    for row in grid.dispatches:
+        yield from names.check("unknown_called", f"dispatches.csv: {row.element}", "element", row.element)
+    for point in grid.cost_points:
+        yield from names.check("unknown_called", f"cost_points.csv: {point.point}", "element", point.element)
 
 
 def _check_connections(

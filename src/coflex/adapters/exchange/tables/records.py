@@ -13,7 +13,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -64,7 +64,7 @@ def read_records(path: Path, kind: type[R]) -> tuple[tuple[R, ...], tuple[Findin
     records: list[R] = []
     try:
         header = next(reader, [])
-        faults = _check_header(path.name, header, codecs)
+        faults = _check_header(path.name, header, codecs, set(_defaults(kind)))
         if faults:
             return (), faults
         for cells in reader:
@@ -78,12 +78,16 @@ def read_records(path: Path, kind: type[R]) -> tuple[tuple[R, ...], tuple[Findin
 
 
 def write_records(path: Path, kind: type[R], records: Iterable[R]) -> None:
-    """Write records in the order given, one a row, fields as columns.
+    """Write records in the order given, one a row, fields as columns. A column of nothing but its default is left out.
 
     Numbers are written so that reading gives the same bits. Raises CoflexError on a value that no cell can
     hold: a number that is not finite, text with a line break, a list item with a semicolon.
     """
-    codecs = codecs_of(kind)
+    records = tuple(records)
+    idle = {
+        name for name, value in _defaults(kind).items() if all(getattr(record, name) == value for record in records)
+    }
+    codecs = {name: codec for name, codec in codecs_of(kind).items() if name not in idle}
     rows = [[codec.write(getattr(record, name)) for name, codec in codecs.items()] for record in records]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -114,11 +118,18 @@ def codec_of(hint: Any) -> Codec:
     raise CoflexError(f"A table has no cell for the type {hint}.", "Use text, numbers, dates, choices or lists.")
 
 
-def _check_header(file: str, header: Sequence[str], expected: Mapping[str, Codec]) -> tuple[Finding, ...]:
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    """Fields that need no column, with the value that stands for them."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+
+
+def _check_header(
+    file: str, header: Sequence[str], expected: Mapping[str, Codec], optional: set[str]
+) -> tuple[Finding, ...]:
     place = f"{file}, line 1"
     if not header:
         return (Finding(place, "no_header", f"The file has no header; write {','.join(expected)}."),)
-    missing = [name for name in expected if name not in header]
+    missing = [name for name in expected if name not in header and name not in optional]
     unknown = sorted(set(header) - set(expected))
     repeated = sorted({name for name in header if header.count(name) > 1})
     return (
