@@ -29,7 +29,7 @@ from coflex.domain.quantity import Floats, Ints
 from coflex.grid.network import Network, build, moved
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.rows import AcGrid, GridRows, Guard, Linearised, RowKeys
-from coflex.grid.tables import GridTables
+from coflex.grid.tables import GridTables, Switch
 
 # What one unit of burden is worth in steps of a device.
 BURDEN = 1000.0
@@ -163,6 +163,7 @@ class _Search:
         self.stepped: set[tuple[Setting, int]] = set()
         self._normal = build(tables)
         self._networks: dict[Setting, Network] = {}
+        self._movable = frozenset(means.switches)
         self._switches = {row.switch: row for row in tables.switches}
         self._transformers = {row.transformer: row for row in tables.transformers}
         self._shunts = {row.shunt: row for row in tables.shunts}
@@ -218,38 +219,36 @@ class _Search:
                 if 0 <= step <= self._shunts[name].step_max:
                     yield replace(setting, steps=(*setting.steps[:k], step, *setting.steps[k + 1 :]))
         for name in sorted(setting.open):
-            for other in self._on_the_loop(setting, name):
-                yield replace(setting, open=setting.open - {name} | {other})
+            tables = apply(self.tables, self.means, setting)
+            for other in on_the_loop(self.network(setting), tables, self._switches[name]):
+                if other in self._movable:
+                    yield replace(setting, open=setting.open - {name} | {other})
 
-    def _on_the_loop(self, setting: Setting, closing: str) -> list[str]:
-        """Switches that may open when one closes: those of the branches on the loop that it makes."""
-        network = self.network(setting)
-        row = self._switches[closing]
-        b = network.branch_names.index(row.element)
-        ends = int(network.from_node[b]), int(network.to_node[b])
-        live = network.from_on & network.to_on
-        if live[b]:
-            return []
-        # A branch that is open at its other end too makes no loop.
-        at_from = network.node_of(row.bus) == ends[0]
-        if not (network.to_on[b] if at_from else network.from_on[b]):
-            return []
-        edges = np.stack([network.from_node[live], network.to_node[live]])
-        graph = sparse.csr_array((np.ones(edges.shape[1]), tuple(edges)), shape=(network.n, network.n))
-        _, before = csgraph.breadth_first_order(graph, ends[0], directed=False)
-        walked, node = set(), ends[1]
-        while node != ends[0]:
-            if before[node] < 0:
-                return []
-            walked.add(frozenset((node, int(before[node]))))
-            node = int(before[node])
-        path = {
-            network.branch_names[k]
-            for k in np.flatnonzero(live)
-            if frozenset((int(network.from_node[k]), int(network.to_node[k]))) in walked
-        }
-        closed = (name for name in self.means.switches if name not in setting.open and name != closing)
-        return [name for name in closed if self._switches[name].element in path]
+
+def on_the_loop(network: Network, tables: GridTables, closing: Switch) -> tuple[str, ...]:
+    """Closed switches that may open when one at the end of a branch closes: those at the branches of the loop that it
+    makes. None where the branch is open at its other end too, or makes no loop."""
+    b = network.branch_names.index(closing.element)
+    ends = int(network.from_node[b]), int(network.to_node[b])
+    live = network.from_on & network.to_on
+    other_end_on = network.to_on[b] if network.node_of(closing.bus) == ends[0] else network.from_on[b]
+    if live[b] or not other_end_on:
+        return ()
+    edges = np.stack([network.from_node[live], network.to_node[live]])
+    graph = sparse.csr_array((np.ones(edges.shape[1]), tuple(edges)), shape=(network.n, network.n))
+    _, before = csgraph.breadth_first_order(graph, ends[0], directed=False)
+    walked, node = set(), ends[1]
+    while node != ends[0]:
+        if before[node] < 0:
+            return ()
+        walked.add(frozenset((node, int(before[node]))))
+        node = int(before[node])
+    path = {
+        network.branch_names[k]
+        for k in np.flatnonzero(live)
+        if frozenset((int(network.from_node[k]), int(network.to_node[k]))) in walked
+    }
+    return tuple(row.switch for row in tables.switches if row.kind != "bus" and row.closed and row.element in path)
 
 
 def apply(tables: GridTables, means: Means, setting: Setting) -> GridTables:
