@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.quantity import Floats
-from coflex.grid.means import BURDEN, Means, ScheduledGrid, Setting, apply, burden, schedule
+from coflex.grid.means import BURDEN, Means, OperatedGrid, Setting, apply, burden, schedule
 from coflex.grid.network import Network, build, moved
 from coflex.grid.powerflow import solve
 from coflex.grid.rows import AcGrid, Guard, RowKeys
@@ -68,7 +68,7 @@ def test_moving_the_open_point_relieves_an_overloaded_line_and_keeps_the_grid_ra
     chosen = plan.settings[plan.of_period[0]]
     assert "s A3-B3" not in chosen.open and len(chosen.open) == 1
     # Every bus is still fed, once: as many closed branches as nodes beside the source.
-    there = plan.networks[plan.of_period[0]]
+    there = plan.operation.networks[plan.of_period[0]]
     assert (there.from_on & there.to_on).sum() == there.n - 1
 
 
@@ -113,11 +113,11 @@ def test_each_period_is_seen_at_its_own_setting() -> None:
     p, q = day(tables, network, [1.5, 0.1, 1.4], [0.0, 7.0, 0.0])
     plan = schedule(tables, Means(("T",)), p, q)
     assert len(plan.settings) > 1
-    together = plan.solve(p, q)
+    together = plan.operation.solve(p, q)
     for t in range(3):
-        alone = solve(plan.networks[plan.of_period[t]], p[[t]], q[[t]])
+        alone = solve(plan.operation.networks[plan.of_period[t]], p[[t]], q[[t]])
         assert np.abs(together.u[t] - alone.u[0]).max() < 1e-10
-    grid = ScheduledGrid(plan, p, q, Guard(voltage_pu=0.004))
+    grid = OperatedGrid(plan.operation, p, q, Guard(voltage_pu=0.004))
     none = np.zeros_like(p)
     everywhere = np.arange(3)
     seen = grid.look(none, none, everywhere, RowKeys.none())
@@ -125,7 +125,7 @@ def test_each_period_is_seen_at_its_own_setting() -> None:
     rows = grid.rows(seen.state, everywhere, seen.broken, none, none)
     for r in range(len(rows)):
         t = int(rows.period[r])
-        there = AcGrid(plan.networks[plan.of_period[t]], p, q, grid.guard)
+        there = AcGrid(plan.operation.networks[plan.of_period[t]], p, q, grid.guard)
         state = there.look(none, none, np.array([t]), RowKeys.none()).state
         key = RowKeys(seen.broken.period[[r]], seen.broken.form[[r]], seen.broken.index[[r]])
         one = there.rows(state, np.array([t]), key, none, none)

@@ -15,8 +15,8 @@ ring: its switch closes, another on the loop opens, and the grid stays as radial
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -74,32 +74,56 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
+class Operation:
+    """How a grid is run over t periods: `networks`, alike in nodes, branches and limits, and which of them holds in
+    each period, `of_period[t]`. The first is the grid at its normal setting."""
+
+    networks: tuple[Network, ...]
+    of_period: Ints
+
+    @staticmethod
+    def steady(network: Network, periods: int) -> Operation:
+        """The normal setting all the time."""
+        return Operation((network,), np.zeros(periods, dtype=np.int64))
+
+    @property
+    def normal(self) -> Network:
+        return self.networks[0]
+
+    def parts(self) -> Iterator[tuple[Network, Ints]]:
+        """Each network in use and the periods in which it holds."""
+        for i in np.unique(self.of_period).tolist():
+            yield self.networks[i], np.flatnonzero(self.of_period == i)
+
+    def solve(self, p_mw: Floats, q_mvar: Floats) -> GridState:
+        """AC power flow (t, n), each period with its own network."""
+        if not len(self.of_period):
+            return solve(self.normal, p_mw, q_mvar)
+        states = [solve(network, p_mw[at], q_mvar[at]) for network, at in self.parts()]
+        return _joined(states, np.concatenate([at for _, at in self.parts()]))
+
+
+@dataclass(frozen=True, eq=False)
 class Schedule:
-    """A setting for each of t periods. `settings` distinct, the normal one first; `of_period[t]` their index;
-    `burden_before`, `burden_after` [t]; `networks` the grid at each setting: the same nodes and branches."""
+    """A setting for each of t periods. `settings` distinct, the normal one first; `operation`: the grid at them;
+    `burden_before`, `burden_after` [t]."""
 
     means: Means
     settings: tuple[Setting, ...]
-    networks: tuple[Network, ...]
-    of_period: Ints
+    operation: Operation
     burden_before: Floats
     burden_after: Floats
+
+    @property
+    def of_period(self) -> Ints:
+        """Index of each period's setting."""
+        return self.operation.of_period
 
     @property
     def operations(self) -> int:
         """Steps of devices over the horizon, from the normal setting on."""
         path = [self.settings[0], *(self.settings[i] for i in self.of_period)]
         return sum(a.distance(b) for a, b in pairwise(path))
-
-    def solve(self, p_mw: Floats, q_mvar: Floats) -> GridState:
-        """AC power flow (t, n), each period with its own setting."""
-        return _joined(
-            {
-                i: solve(self.networks[i], p_mw[self.of_period == i], q_mvar[self.of_period == i])
-                for i in np.unique(self.of_period).tolist()
-            },
-            self.of_period,
-        )
 
 
 def schedule(tables: GridTables, means: Means, p_mw: Floats, q_mvar: Floats, guard: Guard | None = None) -> Schedule:
@@ -136,8 +160,7 @@ def schedule(tables: GridTables, means: Means, p_mw: Floats, q_mvar: Floats, gua
     return Schedule(
         means=means,
         settings=tuple(settings[i] for i in used),
-        networks=tuple(search.network(settings[i]) for i in used),
-        of_period=np.searchsorted(used, path),
+        operation=Operation(tuple(search.network(settings[i]) for i in used), np.searchsorted(used, path)),
         burden_before=before,
         burden_after=burdens[path, everywhere],
     )
@@ -287,10 +310,10 @@ def _least(burdens: Floats, settings: tuple[Setting, ...]) -> Ints:
 
 
 @dataclass(frozen=True, eq=False)
-class ScheduledGrid:
-    """The `ac` grid model where the operator's own means move: each period is seen at its own setting."""
+class OperatedGrid:
+    """The `ac` grid model where the operator's own means move: each period is seen with its own network."""
 
-    plan: Schedule
+    operation: Operation
     p_mw: Floats
     q_mvar: Floats
     guard: Guard
@@ -298,73 +321,63 @@ class ScheduledGrid:
     @property
     def network(self) -> Network:
         """The grid at its normal setting; nodes, branches and limits are those of all settings."""
-        return self.plan.networks[0]
+        return self.operation.normal
 
     @cached_property
     def _grids(self) -> tuple[AcGrid, ...]:
-        return tuple(AcGrid(network, self.p_mw, self.q_mvar, self.guard) for network in self.plan.networks)
+        return tuple(AcGrid(network, self.p_mw, self.q_mvar, self.guard) for network in self.operation.networks)
 
-    def with_guard(self, guard: Guard) -> ScheduledGrid:
+    def with_guard(self, guard: Guard) -> OperatedGrid:
         """The same grid with limits tighter by another guard."""
-        return ScheduledGrid(self.plan, self.p_mw, self.q_mvar, guard)
+        return OperatedGrid(self.operation, self.p_mw, self.q_mvar, guard)
 
     def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
-        """As AcGrid.look, each period at its setting."""
+        """As AcGrid.look, each period with its network."""
         if not len(periods):
             return self._grids[0].look(change_p, change_q, periods, known)
-        index = self.plan.of_period[periods]
-        seen = {
-            i: self._grids[i].look(change_p, change_q, periods[index == i], known) for i in np.unique(index).tolist()
-        }
+        index = self.operation.of_period[periods]
+        used = np.unique(index).tolist()
+        seen = [self._grids[i].look(change_p, change_q, periods[index == i], known) for i in used]
         broken = RowKeys.none()
-        for one in seen.values():
+        for one in seen:
             broken = broken.then(one.broken)
         order = np.argsort(broken.code(max(self.network.n, self.network.m)), kind="stable")
-        excess = max((one.excess for one in seen.values()), default=-np.inf)
-        state = _joined({i: one.state for i, one in seen.items()}, index)
-        return Linearised(state, excess, RowKeys(broken.period[order], broken.form[order], broken.index[order]))
+        state = _joined([one.state for one in seen], np.concatenate([np.flatnonzero(index == i) for i in used]))
+        found = RowKeys(broken.period[order], broken.form[order], broken.index[order])
+        return Linearised(state, max(one.excess for one in seen), found)
 
     def rows(self, state: GridState, periods: Ints, keys: RowKeys, change_p: Floats, change_q: Floats) -> GridRows:
-        """As AcGrid.rows, each period at its setting."""
+        """As AcGrid.rows, each period with its network."""
         n, count = self.network.n, len(keys)
         names = [""] * count
         dp, dq, room = np.zeros((count, n)), np.zeros((count, n)), np.zeros(count)
-        for i, at, mine in self._parts(periods, keys):
+        for grid, at, mine in self._parts(periods, keys):
             some = RowKeys(keys.period[mine], keys.form[mine], keys.index[mine])
-            part = self._grids[i].rows(state.part(at), periods[at], some, change_p, change_q)
+            part = grid.rows(state.part(at), periods[at], some, change_p, change_q)
             dp[mine], dq[mine], room[mine] = part.dp, part.dq, part.room
             for k, name in zip(mine.tolist(), part.names, strict=True):
                 names[k] = name
         return GridRows(tuple(names), keys.period, dp, dq, room)
 
     def headroom(self, state: GridState, periods: Ints, keys: RowKeys) -> Floats:
-        """As AcGrid.headroom, each period at its setting."""
+        """As AcGrid.headroom, each period with its network."""
         left = np.zeros(len(keys))
-        for i, at, mine in self._parts(periods, keys):
+        for grid, at, mine in self._parts(periods, keys):
             some = RowKeys(keys.period[mine], keys.form[mine], keys.index[mine])
-            left[mine] = self._grids[i].headroom(state.part(at), periods[at], some)
+            left[mine] = grid.headroom(state.part(at), periods[at], some)
         return left
 
-    def _parts(self, periods: Ints, keys: RowKeys) -> Iterator[tuple[int, Ints, Ints]]:
-        """Of each setting in use: its index, its places in `periods`, and those of its keys."""
-        of_key = self.plan.of_period[keys.period]
-        index = self.plan.of_period[periods]
+    def _parts(self, periods: Ints, keys: RowKeys) -> Iterator[tuple[AcGrid, Ints, Ints]]:
+        """Each grid in use, its places in `periods`, and those of its keys."""
+        of_key = self.operation.of_period[keys.period]
+        index = self.operation.of_period[periods]
         for i in np.unique(of_key).tolist():
-            yield i, np.flatnonzero(index == i), np.flatnonzero(of_key == i)
+            yield self._grids[i], np.flatnonzero(index == i), np.flatnonzero(of_key == i)
 
 
-def _joined(states: Mapping[int, GridState], index: Ints) -> GridState:
-    """States of several settings put together; `index[t]`: the setting of each period."""
-    if not states:
-        raise ValueError("a schedule has at least one period")
+def _joined(states: Sequence[GridState], places: Ints) -> GridState:
+    """States put together; `places`: where each of their periods belongs, one after the other."""
     if len(states) == 1:
-        return next(iter(states.values()))
-    order = np.argsort(index, kind="stable")
-    back = np.argsort(order, kind="stable")
-    parts = [states[i] for i in sorted(states)]
-    return GridState(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])[back]
-            for name in ("u", "p_mw", "q_mvar", "loading_from", "loading_to", "interface_p_mw", "interface_q_mvar")
-        )
-    )
+        return states[0]
+    whole = (np.concatenate([getattr(state, one.name) for state in states]) for one in fields(GridState))
+    return GridState(*whole).part(np.argsort(places, kind="stable"))
