@@ -123,6 +123,28 @@ def backtest(
     return Accuracy(method, history.names, scored, mae, rmse, tuple(levels), pinball)
 
 
+def past_errors(
+    history: Series,
+    issued: datetime,
+    target: Axis,
+    zone: ZoneInfo,
+    methods: Sequence[str],
+    days: int = 60,
+    *,
+    tau: timedelta = TAU,
+    floor: float = -np.inf,
+) -> Floats:
+    """Errors (actual less forecast) of the last `days` replays of a forecast, fewer when the history is shorter,
+    shape (series, replays, periods); `methods[i]` is the method of series i, as `Forecast.methods` tells.
+
+    Raises as `forecast`.
+    """
+    frame = lay_out(history, issued, target, zone, days, tau)
+    origins = _origins(frame, methods, days)
+    made = {method: _errors(frame, method, origins, floor) for method in sorted(set(methods))}
+    return np.stack([made[method][i] for i, method in enumerate(methods)])
+
+
 def _origins(frame: Frame, methods: Sequence[str], days: int) -> Ints:
     """How many days back each replay lies: from the latest whose target is wholly known, as far as history goes."""
     nearest = int(frame.day.max()) - frame.known
