@@ -307,8 +307,8 @@ def _sources(tables: GridTables) -> Iterator[Finding]:
 
 def _impossible(tables: GridTables) -> Iterator[Finding]:
     for bus in tables.buses:
-        if not (bus.vn_kv > 0 and 0 < bus.v_min_pu < bus.v_max_pu):
-            message = "Rated voltage and limits must satisfy vn > 0 and 0 < v_min < v_max."
+        if not (bus.vn_kv > 0 and 0 < bus.v_min_pu <= bus.v_max_pu):
+            message = "Rated voltage and limits must satisfy vn > 0 and 0 < v_min <= v_max."
             yield Finding(f"buses.csv: {bus.bus}", "impossible_value", message)
     for line in tables.lines:
         able = line.r_ohm >= 0 and line.x_ohm >= 0 and line.r_ohm + line.x_ohm > 0 and line.c_nf >= 0
