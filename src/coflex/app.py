@@ -13,13 +13,18 @@ from pathlib import Path
 from time import perf_counter
 
 from coflex.adapters.exchange.tables.case_folder import check_case, read_case, write_case
+from coflex.adapters.exchange.tables.grid_folder import read_grid_folder
 from coflex.adapters.exchange.tables.outcomes import OutcomeFolder, read_offers
-from coflex.adapters.grids.simbench import load_grid
+from coflex.adapters.exchange.tables.records import read_records
+from coflex.adapters.grids.door import read_grid
+from coflex.adapters.grids.simbench import ZONE, load_grid
 from coflex.adapters.store.sql import SqlStore
 from coflex.adapters.web.pages.day import render
 from coflex.domain.errors import CoflexError, Finding, NotReady, Refused, refuse
 from coflex.domain.quantity import Floats
 from coflex.domain.series import Series
+from coflex.domain.time import delivery_day
+from coflex.grid.estimate import Measurement
 from coflex.grid.network import build
 from coflex.market.design import Design, SessionPlan, load_design, read_design
 from coflex.market.engine import SessionState, upcoming
@@ -34,6 +39,10 @@ from coflex.process.qualify import Qualified, qualify
 from coflex.process.register import Registered, register
 from coflex.process.report import Reported, report
 from coflex.process.settle import Settled, settle
+from coflex.reporting.study.case import GridCase, grid_case
+from coflex.reporting.study.lights import LightAnswer, lights
+from coflex.reporting.study.sensors import EstimateAnswer, estimation
+from coflex.reporting.study.state import AssessAnswer, PowerFlowAnswer, assessment, power_flow
 from coflex.simulation.cases import draw_case
 from coflex.simulation.devices import SimulatedDevices
 from coflex.simulation.providers import SimulatedProviders, nominate
@@ -176,6 +185,44 @@ class Platform:
     def _nominate(self, unit_kw: Series) -> tuple[Series, Floats, Floats]:
         nomination = nominate(unit_kw, self.day.units)
         return nomination.schedule, nomination.up_kw, nomination.down_kw
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A grid by itself, and what can be asked of it."""
+
+    case: GridCase
+
+    def power_flow(self) -> PowerFlowAnswer:
+        return power_flow(self.case)
+
+    def assessment(self) -> AssessAnswer:
+        return assessment(self.case)
+
+    def estimation(self, sensors: Path) -> EstimateAnswer:
+        """Raises Refused with every fault of the table of sensors."""
+        measurements, faults = read_records(sensors, Measurement)
+        refuse(f"The table {sensors.name}", faults)
+        return estimation(self.case, measurements)
+
+    def lights(self) -> LightAnswer:
+        return lights(self.case)
+
+
+def study(grid: str, day: date | None) -> Study:
+    """A grid of any format that coflex reads, with its powers as given or over a day of its profiles.
+
+    Raises Refused with every fault of the file, CoflexError when it is none that coflex reads, or has no profiles.
+    """
+    read = read_grid(grid, Path("cases") / GRIDS, read_grid_folder)
+    axis = None
+    if day is not None:
+        if read.profiles is None:
+            raise CoflexError(f"The grid {grid} has no profiles to take a day from.", "Leave --day away.")
+        axis = delivery_day(day, ZONE)
+        if axis.start < read.profiles.axis.start or axis.end > read.profiles.axis.end:
+            raise CoflexError(f"The profiles of {grid} do not hold the day {day}.", "Choose one of theirs.")
+    return Study(grid_case(Path(grid).name, read.tables, read.profiles, axis, read.findings))
 
 
 def begin_day(case_folder: Path, out: Path, replace: bool) -> AbstractContextManager[Platform]:

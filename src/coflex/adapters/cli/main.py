@@ -5,8 +5,7 @@ Exit codes: 0 done, 1 refused or not ready, 2 a command that cannot be read, 70 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -15,17 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from coflex import __version__
-from coflex.adapters.cli import screen
-from coflex.adapters.cli.world import Load, Platform, World
-from coflex.domain.errors import CoflexError
+from coflex.adapters.cli import grid, screen
+from coflex.adapters.cli.command import Json, application, day_of
+from coflex.adapters.cli.world import Load, Platform
 
 OUT = Path("out")
-EXIT_REFUSED, EXIT_UNEXPECTED = 1, 70
 
 Case = Annotated[Path, typer.Argument(metavar="CASE", help="Folder of the case.")]
 Offers = Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="TABLE", help="CSV table of offers.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where days are kept, each under its case's name.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 All = Annotated[bool, typer.Option("--all", help="Go on to the last session of the day.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put this in the place of what is there already.")]
 
@@ -41,6 +38,7 @@ coflex = typer.Typer(
 )
 cases = typer.Typer(help="Cases: a grid, its year, and who is connected to it.", no_args_is_help=True)
 coflex.add_typer(cases, name="case", short_help="Make a case.")
+coflex.add_typer(grid.grids, name="grid", short_help="Study a grid by itself.")
 
 
 def main(load: Load) -> None:
@@ -53,22 +51,6 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show where a f
     """The options of all commands; `_world` reads them."""
 
 
-@contextmanager
-def _world(ctx: typer.Context, as_json: bool) -> Iterator[World]:
-    """The application; whatever it raises is told in one place, and ends the command with its exit code."""
-    load: Load = ctx.obj
-    try:
-        yield load()
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) or ctx.find_root().params["debug"]:
-            raise
-        if isinstance(error, OSError):
-            error = screen.of_system(error)
-        told = error if isinstance(error, CoflexError) else screen.unexpected(error)
-        screen.put_fault(told, as_json)
-        raise typer.Exit(EXIT_REFUSED if told is error else EXIT_UNEXPECTED) from None
-
-
 def _show(title: str, answer: Any, as_json: bool) -> None:
     if as_json:
         screen.put_json(answer)
@@ -79,15 +61,11 @@ def _show(title: str, answer: Any, as_json: bool) -> None:
 # ---------------------------------------------------------------- the case
 
 
-def _date(given: str | date) -> date:
-    return given if isinstance(given, date) else date.fromisoformat(given)
-
-
 @cases.command("make", short_help="Draw a case and write its folder.")
 def make(
     ctx: typer.Context,
     grid: Annotated[str, typer.Option(help="SimBench code of the grid.")] = "1-MV-urban--0-sw",
-    day: Annotated[date, typer.Option(parser=_date, metavar="DATE", help="Delivery day, in 2016.")] = date(2016, 7, 5),
+    day: Annotated[date, typer.Option(parser=day_of, metavar="DATE", help="Delivery day, in 2016.")] = date(2016, 7, 5),
     seed: Annotated[int, typer.Option(help="Where all drawing starts; the same seed gives the same case.")] = 2,
     units: Annotated[int, typer.Option(min=1, help="How many controllable units.")] = 320,
     providers: Annotated[int, typer.Option(min=1, help="How many providers share them.")] = 14,
@@ -105,7 +83,7 @@ def make(
     Example: coflex case make --grid 1-MV-urban--0-sw --day 2016-07-05 --units 320
     """
     folder = out or Path("cases") / f"{grid}-{day.isoformat()}"
-    with _world(ctx, as_json) as world:
+    with application(ctx, as_json) as world:
         order = world.CaseOrder(grid, day, seed, units, providers, load_scale, pv_scale, design)
         with screen.progress() as progress:
             progress("draw the case; a grid that was never read before takes a while")
@@ -122,7 +100,7 @@ def register(ctx: typer.Context, case: Case, out: Out = OUT, replace: Replace = 
 
     Example: coflex register cases/mine
     """
-    with _world(ctx, as_json) as world:
+    with application(ctx, as_json) as world:
         with world.begin_day(case, out, replace) as platform:
             answer = platform.register()
         _show("register", answer, as_json)
@@ -212,7 +190,7 @@ def report(ctx: typer.Context, case: Case, out: Out = OUT, as_json: Json = False
 
 def _act(ctx: typer.Context, name: str, act: Callable[[Platform], Any], case: Path, out: Path, as_json: bool) -> None:
     """One thing done with an open day, and its answer shown."""
-    with _world(ctx, as_json) as world:
+    with application(ctx, as_json) as world:
         with world.open_day(case, out) as platform:
             answer = act(platform)
         _show(name, answer, as_json)
@@ -220,7 +198,7 @@ def _act(ctx: typer.Context, name: str, act: Callable[[Platform], Any], case: Pa
 
 def _sessions(ctx: typer.Context, case: Path, out: Path, as_json: bool, clear_last: bool) -> None:
     """All that is left of the sessions, and an answer a step."""
-    with _world(ctx, as_json) as world:
+    with application(ctx, as_json) as world:
         with world.open_day(case, out) as platform, screen.progress() as progress:
             answers = platform.sessions(progress, clear_last)
         if as_json:
@@ -239,7 +217,7 @@ def run(ctx: typer.Context, case: Case, out: Out = OUT, as_json: Json = False) -
 
     Example: coflex run cases/mine
     """
-    with _world(ctx, as_json) as world:
+    with application(ctx, as_json) as world:
         with world.begin_day(case, out, True) as platform, screen.progress() as progress:
             day = platform.run(progress)
         if as_json:

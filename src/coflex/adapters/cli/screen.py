@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ _UNITS = {
     "eur": ("", "EUR", 2),
     "seconds": (" time", "s", 3),
 }
+# Below this a figure is what is left of a zero.
+_NOTHING = 1e-9
+# Units that stand behind a number as they are.
+_PLAIN_UNITS = {"mw": "MW", "mvar": "Mvar", "pu": "pu"}
 
 
 # ---------------------------------------------------------------- answers
@@ -36,6 +40,52 @@ def put_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Two columns under a title."""
     width = max(len(name) for name, _ in rows)
     print("\n".join([title, *(f"  {name:{width}}  {value}".rstrip() for name, value in rows)]))
+
+
+def put_answer(title: str, answer: Any, most: int) -> None:
+    """Scalars as two columns, then each table of rows (at most so many), then findings, each on its line."""
+    scalars: list[tuple[str, str]] = []
+    tables: list[tuple[str, Sequence[Any]]] = []
+    findings: Sequence[Any] = ()
+    for field in fields(answer):
+        value = getattr(answer, field.name)
+        if field.name == "findings":
+            findings = value
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            tables.append((field.name.replace("_", " "), value))
+        elif not (isinstance(value, tuple) and not value):
+            scalars.append(_measured(field.name, ", ".join(map(str, value)) if isinstance(value, tuple) else value))
+    put_table(title, scalars)
+    for name, rows in tables if most else ():
+        _put_rows(name, rows, most)
+    for finding in findings:
+        print(f"note: {finding}")
+
+
+def _measured(name: str, value: Any) -> tuple[str, str]:
+    """A figure of a study with the digits that studies are compared by."""
+    words, told = _fact(name, value)
+    unit = told.rpartition(" ")[2]
+    return (words, f"{_cell(value)} {unit}") if isinstance(value, float) and " " in told else (words, told)
+
+
+def _put_rows(name: str, rows: Sequence[Any], most: int) -> None:
+    head = [field.name for field in fields(rows[0])]
+    cells = [[_cell(getattr(row, column)) for column in head] for row in rows[:most]]
+    width = [max(len(line[k]) for line in [head, *cells]) for k in range(len(head))]
+    number = [isinstance(getattr(rows[0], column), float | int) for column in head]
+    print(f"\n{name}" + (f" (the first {most} of {len(rows)})" if len(rows) > most else ""))
+    for line in [head, *cells]:
+        told = (f"{c:>{w}}" if n else f"{c:{w}}" for c, w, n in zip(line, width, number, strict=True))
+        print("  " + "  ".join(told).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return "0" if abs(value) < _NOTHING else f"{value:.6g}"
 
 
 def put_line(text: str) -> None:
@@ -55,9 +105,11 @@ def _fact(name: str, value: Any) -> tuple[str, str]:
     if words and ending in _UNITS:
         noun, unit, digits = _UNITS[ending]
         return words + noun, f"{Decimal(value):.{digits}f} {unit}"
+    if words and ending in _PLAIN_UNITS:
+        return words, f"{_cell(value)} {_PLAIN_UNITS[ending]}"
     if isinstance(value, dict):
         return name, ", ".join(f"{key.replace('_', ' ')} {item}" for key, item in value.items())
-    return name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)
+    return name.replace("_", " "), _cell(value)
 
 
 def put_summary(day: DayRun) -> None:

@@ -1,0 +1,85 @@
+"""`coflex grid ...`: studies of a grid by itself, in any format that coflex reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coflex.adapters.cli import screen
+from coflex.adapters.cli.command import Json, application, day_of
+
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="GRID",
+        help="A MATPOWER, pandapower, power-grid-model or CGMES file, a folder of tables, or a SimBench code.",
+    ),
+]
+OfDay = Annotated[
+    date | None,
+    typer.Option("--day", parser=day_of, metavar="DATE", help="All quarter-hours of a day of the grid's profiles."),
+]
+Rows = Annotated[int, typer.Option("--rows", min=0, help="Longest table shown; --json always holds all of it.")]
+
+grids = typer.Typer(help="Grids by themselves: states, limits, lights, areas and prices.", no_args_is_help=True)
+
+
+def _study(
+    ctx: typer.Context, name: str, file: str, day: date | None, as_json: bool, rows: int, act: Callable[[Any], Any]
+) -> None:
+    """One question to a grid, and its answer shown."""
+    with application(ctx, as_json) as here:
+        answer = act(here.study(file, day))
+        if as_json:
+            screen.put_json(answer)
+        else:
+            screen.put_answer(f"grid {name}", answer, rows)
+
+
+@grids.command(short_help="Voltages, loadings and losses.")
+def powerflow(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+    """Solve the AC power flow of a grid: the powers as the file gives them, or a whole day of its profiles.
+
+    Example: coflex grid powerflow case33bw.m
+    """
+    _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.power_flow())
+
+
+@grids.command(short_help="Which limits are broken, where and when.")
+def assess(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+    """Name every voltage and loading beyond its limit, and what in the data should not be trusted.
+
+    Example: coflex grid assess 1-MV-urban--0-sw --day 2016-07-05
+    """
+    _study(ctx, "assess", grid, day, as_json, rows, lambda study: study.assessment())
+
+
+@grids.command(short_help="The most likely state, from sensors.")
+def estimate(
+    ctx: typer.Context,
+    grid: File,
+    sensors: Annotated[
+        Path, typer.Option("--sensors", exists=True, dir_okay=False, help="CSV table of what sensors read.")
+    ],
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
+    """Estimate the state from readings of voltage, power and current, with the file's powers as a forecast; sensors
+    that cannot be right are named. Columns: sensor, kind (vm_pu, p_mw, q_mvar, i_a), element, end, value, sigma.
+
+    Example: coflex grid estimate mygrid.json --sensors readings.csv
+    """
+    _study(ctx, "estimate", grid, None, as_json, rows, lambda study: study.estimation(sensors))
+
+
+@grids.command(short_help="What may be called, whatever the split.")
+def light(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+    """The traffic light of every perimeter and direction: what its elements may do together, for every split.
+
+    Example: coflex grid light 1-MV-urban--0-sw --day 2016-07-05
+    """
+    _study(ctx, "light", grid, day, as_json, rows, lambda study: study.lights())

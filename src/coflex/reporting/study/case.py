@@ -1,0 +1,70 @@
+"""What a study looks at: a grid, and the powers of its elements over some periods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from coflex.domain.errors import Finding
+from coflex.domain.quantity import Floats
+from coflex.domain.series import Series
+from coflex.domain.time import Axis
+from coflex.grid.injection import element_powers, node_injections
+from coflex.grid.network import Network, build
+from coflex.grid.powerflow import GridState, solve
+from coflex.grid.quality import quality
+from coflex.grid.tables import GridTables
+
+# The one period of a grid without profiles; its date says nothing and is never shown.
+_AS_GIVEN = Axis(datetime(2000, 1, 1, tzinfo=UTC), 1, timedelta(hours=1))
+
+
+@dataclass(frozen=True, eq=False)
+class GridCase:
+    """A grid under study. `p_mw`, `q_mvar` (elements, t) in the order of `network.element_names`, injection positive;
+    `labels[t]`: what each period is called; `findings`: what the reading and the data themselves give to doubt."""
+
+    name: str
+    tables: GridTables
+    network: Network
+    axis: Axis
+    labels: tuple[str, ...]
+    p_mw: Floats
+    q_mvar: Floats
+    findings: tuple[Finding, ...]
+
+    @property
+    def injections(self) -> tuple[Floats, Floats]:
+        """Node injections in MW and Mvar, shape (t, n)."""
+        return node_injections(self.network, self.p_mw), node_injections(self.network, self.q_mvar)
+
+    def solve(self) -> GridState:
+        """The state of every period. Raises GridFailure when one has none."""
+        return solve(self.network, *self.injections)
+
+
+def grid_case(
+    name: str, tables: GridTables, profiles: Series | None, axis: Axis | None, findings: Sequence[Finding] = ()
+) -> GridCase:
+    """A grid with its powers as given, or by its profiles on an axis, and all that its data give to doubt. Raises
+    Refused with the faults of the tables."""
+    network = build(tables)
+    findings = (*findings, *quality(tables))
+    if profiles is None or axis is None:
+        at_rest = Series((), _AS_GIVEN, np.zeros((0, 1)))
+        p, q = element_powers(_without_profiles(tables), at_rest)
+        return GridCase(name, tables, network, _AS_GIVEN, ("as given",), p, q, findings)
+    p, q = element_powers(tables, profiles.window(axis))
+    labels = tuple(instant.isoformat() for instant in axis)
+    return GridCase(name, tables, network, axis, labels, p, q, findings)
+
+
+def _without_profiles(tables: GridTables) -> GridTables:
+    return replace(
+        tables,
+        loads=tuple(replace(row, profile_p="", profile_q="") for row in tables.loads),
+        generators=tuple(replace(row, profile="") for row in tables.generators),
+    )
