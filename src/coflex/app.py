@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 from coflex.adapters.exchange.tables.case_folder import check_case, read_case, write_case
 from coflex.adapters.exchange.tables.grid_folder import read_grid_folder
@@ -39,8 +40,10 @@ from coflex.process.qualify import Qualified, qualify
 from coflex.process.register import Registered, register
 from coflex.process.report import Reported, report
 from coflex.process.settle import Settled, settle
+from coflex.reporting.study.areas import AreaAnswer, pq_area
 from coflex.reporting.study.case import GridCase, grid_case
 from coflex.reporting.study.lights import LightAnswer, lights
+from coflex.reporting.study.prices import FlowAnswer, PriceAnswer, nodal_prices, optimal_power_flow
 from coflex.reporting.study.sensors import EstimateAnswer, estimation
 from coflex.reporting.study.state import AssessAnswer, PowerFlowAnswer, assessment, power_flow
 from coflex.simulation.cases import draw_case
@@ -207,6 +210,15 @@ class Study:
 
     def lights(self) -> LightAnswer:
         return lights(self.case)
+
+    def area(self, directions: int, price_eur_mwh: float | None) -> AreaAnswer:
+        return pq_area(self.case, directions, price_eur_mwh)
+
+    def prices(self, price_eur_mwh: float | None) -> PriceAnswer:
+        return nodal_prices(self.case, price_eur_mwh)
+
+    def optimal_power_flow(self, model: Literal["dc", "ac"]) -> FlowAnswer:
+        return optimal_power_flow(self.case, model)
 
 
 def study(grid: str, day: date | None) -> Study:

@@ -99,7 +99,15 @@ def _session(axis: list[str], number: int, scope: str) -> dict[str, Any]:
         "gap": 0.0,
         "awarded_kw": {"up": [0] * n, "down": [0] * n},
         "reasons": {"accepted": 2, "red_light": 1},
+        "models": [_model("ac", True, "certified: within 0.09% of any answer"), _model("conic", False, "loops", None)]
+        if scope == "local"
+        else [],
     }
+
+
+def _model(name: str, chosen: bool, remark: str, value: float | None = 0.5) -> dict[str, Any]:
+    numbers = ("cost_eur", "bought_mwh", "uncovered", "violated", "worst_voltage_pu", "worst_loading_share")
+    return {"model": name, "chosen": chosen, "remark": remark, **dict.fromkeys(numbers, value)}
 
 
 def _line(rank: int, accepted: int, reason: str) -> dict[str, Any]:
@@ -383,6 +391,21 @@ def test_the_money_on_the_page_is_the_money_of_the_report(page: str) -> None:
 
 @pytest.mark.spec("KPI-01")
 @pytest.mark.spec("KPI-03")
+@pytest.mark.spec("MKT-01")
+def test_grid_models_stand_beside_each_other_with_what_they_break_and_their_remarks(page: str) -> None:
+    report = full()
+    ac, conic = report["sessions"][0]["models"]
+    text = render(report)
+    assert "What each grid model answers, measured by the full power flow" in text
+    assert f"{ac['model']}, chosen" in text and ac["remark"] in text
+    assert re.search(
+        rf">{conic['model']}</td>(<td class=\"n\">\u2013</td>){{6}}<td class=\"w\">{conic['remark']}</td>", text
+    )
+    for session in report["sessions"]:
+        session["models"] = []
+    assert "What each grid model answers" not in render(report)
+
+
 def test_the_head_shows_violations_energy_and_messages_of_the_report(page: str) -> None:
     assert "<b>7 → 0 → 2</b>" in page
     assert "9 had nobody acted" in page

@@ -77,8 +77,12 @@ FAULTS = [
     (put(3, "horizon", "firm", value="4h"), "sessions[3].horizon.firm", "malformed"),
     (put(3, "horizon", "firm", value="PT0M"), "sessions[3].horizon.firm", "malformed"),
     (put(3, "horizon", "firm", value="PT99999999999999H"), "sessions[3].horizon.firm", "malformed"),
-    (put(2, "grid", "distribution", value="conic"), "sessions[2].grid.distribution", "not_offered"),
-    (put(2, "grid", "distribution", value="linear"), "sessions[2].grid.distribution", "not_offered"),
+    (put(2, "grid", "distribution", value="three_phase"), "sessions[2].grid.distribution", "not_offered"),
+    (put(2, "grid", "compare", value=["copperplate"]), "sessions[2].grid.compare[0]", "not_offered"),
+    (put(0, "grid", "compare", value=["capability"]), "sessions[0].grid.compare", "capability_without_lights"),
+    (put(3, "grid", "compare", value=["linear"]), "sessions[3].grid.compare", "compare_without_grid"),
+    (put(2, "grid", "compare", value=["dc", "linear", "dc"]), "sessions[2].grid.compare", "repeated_model"),
+    (put(3, "grid", "distribution", value="linear"), "sessions[3].grid.distribution", "groups_without_place"),
     (put(2, "grid", "transmission", value="linear"), "sessions[2].grid.transmission", "not_offered"),
     (put(2, "validation", value="merit_order"), "sessions[2].validation", "not_offered"),
     (put(2, "interface", value="priced"), "sessions[2].interface", "not_offered"),
@@ -223,9 +227,20 @@ def test_all_faults_are_named_at_once_those_of_form_and_those_of_rule(chosen: se
 
 def test_what_is_not_run_is_refused_with_what_is() -> None:
     document = shipped()
-    put(0, "grid", "distribution", value="conic")(document)
+    put(0, "grid", "distribution", value="zonal")(document)
     (fault,) = faults(document)
-    assert fault.message == "'conic' is not offered; choose 'none', 'capability' or 'ac'."
+    assert fault.message == "'zonal' is not offered; choose 'none', 'capability', 'linear', 'conic', 'dc' or 'ac'."
+
+
+@pytest.mark.spec("MKT-01")
+@pytest.mark.parametrize("model", ["linear", "conic", "dc", "ac"])
+def test_a_local_session_clears_on_any_model_of_the_network_and_names_others_to_compare(model: str) -> None:
+    document = shipped()
+    put(0, "grid", "distribution", value=model)(document)
+    put(0, "grid", "compare", value=["none", "linear", "conic", "dc", "ac"])(document)
+    session = read_design(yaml.safe_dump(document), "mine.yaml").sessions[0]
+    assert session.grid.distribution.sees_network and session.grid.distribution.value == model
+    assert len(session.grid.compare) == 5
 
 
 def test_an_unknown_key_is_refused_with_the_keys_there_are() -> None:

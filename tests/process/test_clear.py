@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
+import yaml
 
 from coflex.domain.clearing import Award, Holding, MeritLine
 from coflex.domain.errors import CoflexError
+from coflex.market.design import load_design, read_design
 from coflex.market.engine import SessionState
 from coflex.process import clear as verb
-from coflex.process.day import states
+from coflex.process.clear import Cleared, clear
+from coflex.process.day import Day, states
 from coflex.process.ports import Event
 from support.verbs import VERBS, before, everything, refusal, small_day
 
@@ -75,3 +79,64 @@ def test_a_session_nobody_offers_to_is_cleared_with_what_stays_uncovered() -> No
     told = VERBS["clear"](before("offer"))
     assert (told.offers, told.awards) == (0, 0)
     assert told.uncovered > 0
+
+
+# ---------------------------------------------------------------- the model of the grid
+
+
+def day_on(model: str, compare: list[str]) -> Day:
+    """The small day, whose local sessions clear on a grid model and name others to compare."""
+    document = load_design("beflexible_six").model_dump(mode="json")
+    for session in document["sessions"]:
+        if session["grid"]["distribution"] == "ac":
+            session["grid"] |= {"distribution": model, "compare": compare}
+    return Day(small_day().case, read_design(yaml.safe_dump(document), "mine.yaml"))
+
+
+def models_of(day: Day) -> tuple[Cleared, list[dict[str, Any]]]:
+    """What the first session decides, and what its note tells of grid models."""
+    store, session = before("clear"), day.plans[0]
+    told = clear(day, store, session, session.closes)
+    with store.transaction() as t:
+        note = t.document(f"cleared/{session.id}")
+    assert note is not None
+    return told, note["models"]
+
+
+@pytest.mark.spec("MKT-01", "MKT-06")
+def test_a_session_on_the_grid_notes_what_its_answer_breaks_under_the_full_power_flow() -> None:
+    told, (only,) = models_of(day_on("ac", []))
+    assert (only["model"], only["chosen"], only["violated"], only["remark"]) == ("ac", True, 0, "")
+    assert only["cost_eur"] == pytest.approx(float(told.cost_eur), abs=0.01)
+    assert only["bought_mwh"] == pytest.approx(told.definitive_mwh + told.preliminary_mwh)
+
+
+@pytest.mark.spec("MKT-01", "MKT-06")
+def test_models_to_compare_are_noted_and_change_no_award() -> None:
+    alone, _ = models_of(day_on("ac", []))
+    told, models = models_of(day_on("ac", ["none", "linear", "conic", "dc"]))
+    assert (told.cost_eur, told.awards, told.definitive_mwh) == (alone.cost_eur, alone.awards, alone.definitive_mwh)
+    found = {one["model"]: one for one in models}
+    assert list(found) == ["ac", "none", "linear", "conic", "dc"]
+    assert found["none"]["cost_eur"] == 0.0 and found["none"]["violated"] > 0
+    # The small day exports at noon: flows without losses see higher voltages, and the relaxation loses them away.
+    assert found["linear"]["cost_eur"] > 1.1 * found["ac"]["cost_eur"]
+    assert found["ac"]["remark"].startswith("no certificate: the relaxation invents losses at")
+    assert found["conic"]["cost_eur"] < found["ac"]["cost_eur"] and found["conic"]["violated"] > 0
+
+
+@pytest.mark.spec("MKT-01")
+@pytest.mark.parametrize("model", ["linear", "conic", "dc"])
+def test_the_model_that_the_design_names_decides_the_awards(model: str) -> None:
+    told, (only,) = models_of(day_on(model, []))
+    _, others = models_of(day_on("ac", [model]))
+    assert only | {"chosen": False} == others[1]
+    assert float(told.cost_eur) == pytest.approx(only["cost_eur"], abs=0.01)
+
+
+def test_a_session_that_sees_no_network_has_no_models_to_tell_of() -> None:
+    session = small_day().plans[1]
+    assert not session.session.grid.distribution.sees_network
+    with before("activate").transaction() as t:
+        note = t.document(f"cleared/{session.id}")
+    assert note is not None and note["models"] == []

@@ -121,6 +121,7 @@ def test_a_session_is_laid_on_the_whole_of_a_long_day() -> None:
     cleared = {
         "awarded_kw": {"up": [7] * count, "down": [0] * count},
         "reasons": {},
+        "models": [{"model": "ac", "violated": 0}],
         **dict.fromkeys(("offers", "offered_mwh", "awards", "definitive_mwh"), 0),
         **dict.fromkeys(("preliminary_mwh", "cost_eur", "passes", "gap"), 0),
     }
@@ -131,6 +132,7 @@ def test_a_session_is_laid_on_the_whole_of_a_long_day() -> None:
     assert found["awarded_kw"]["up"] == [0] * 80 + [7] * 20
     assert (len(found["requested_kw"]), found["requested_kw"][99], found["netted_kw"][99]) == (100, -30, 12)
     assert found["closes"].endswith("+01:00")
+    assert found["models"] == [{"model": "ac", "violated": 0}]
 
 
 def test_only_needs_of_definitive_parts_are_shown() -> None:

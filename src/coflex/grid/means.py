@@ -311,12 +311,13 @@ def _least(burdens: Floats, settings: tuple[Setting, ...]) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class OperatedGrid:
-    """The `ac` grid model where the operator's own means move: each period is seen with its own network."""
+    """A grid model where the operator's own means move: each period is seen with its own network, by `kind`."""
 
     operation: Operation
     p_mw: Floats
     q_mvar: Floats
     guard: Guard
+    kind: type[AcGrid] = AcGrid
 
     @property
     def network(self) -> Network:
@@ -325,11 +326,11 @@ class OperatedGrid:
 
     @cached_property
     def _grids(self) -> tuple[AcGrid, ...]:
-        return tuple(AcGrid(network, self.p_mw, self.q_mvar, self.guard) for network in self.operation.networks)
+        return tuple(self.kind(network, self.p_mw, self.q_mvar, self.guard) for network in self.operation.networks)
 
     def with_guard(self, guard: Guard) -> OperatedGrid:
         """The same grid with limits tighter by another guard."""
-        return OperatedGrid(self.operation, self.p_mw, self.q_mvar, guard)
+        return OperatedGrid(self.operation, self.p_mw, self.q_mvar, guard, self.kind)
 
     def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
         """As AcGrid.look, each period with its network."""

@@ -52,11 +52,31 @@ class Needs(StrEnum):
 
 
 class DistributionGrid(StrEnum):
-    """What the clearing sees of the grid: nothing, a capability per perimeter, or the AC power flow."""
+    """What the clearing sees of the grid: nothing, a capability per perimeter, or the network by a model of it.
+
+    linear: branch flow without losses; conic: the second-order cone relaxation, radial grids alone; dc: real power
+    alone; ac: the full power flow, the one whose answers keep every limit.
+    """
 
     NONE = "none"
     CAPABILITY = "capability"
+    LINEAR = "linear"
+    CONIC = "conic"
+    DC = "dc"
     AC = "ac"
+
+    @property
+    def sees_network(self) -> bool:
+        """Whether offers act at their nodes."""
+        return self not in (DistributionGrid.NONE, DistributionGrid.CAPABILITY)
+
+
+class OwnMeans(StrEnum):
+    """What a DSO sets before it buys: transformers' taps, steps of capacitor banks, open points of its rings."""
+
+    TAPS = "taps"
+    CAPACITORS = "capacitors"
+    SWITCHING = "switching"
 
 
 class Interface(StrEnum):
@@ -148,8 +168,11 @@ class Horizon(_Part):
 
 
 class GridView(_Part):
+    """`compare`: grid models that clear the same book beside the chosen one, for the report alone."""
+
     distribution: DistributionGrid
     transmission: Literal["none"]
+    compare: tuple[DistributionGrid, ...] = ()
 
 
 class SecurityMargin(_Part):
@@ -170,7 +193,8 @@ class Forward(_Part):
 class Session(_Part):
     """One market round. `buyers`: one, for now; `product` narrows the session to one of its scope's products.
 
-    `security_margin`: what an `ac` clearing keeps free of every limit.
+    `security_margin`: what a clearing that sees the network keeps free of every limit. `own_means`: what the DSO sets
+    before an assessment says what is left to buy.
     """
 
     id: Name
@@ -186,6 +210,7 @@ class Session(_Part):
     pricing: Pricing
     validation: Validation
     security_margin: SecurityMargin | None = None
+    own_means: tuple[OwnMeans, ...] = ()
     forward: Forward | None = None
 
     @property
@@ -417,8 +442,8 @@ def _forward_faults(path: str, i: int, session: Session, names: Sequence[str]) -
 
 def _combination_faults(path: str, session: Session) -> Iterator[_Fault]:
     """Settings that contradict each other."""
-    sees_ac = session.grid.distribution is DistributionGrid.AC
-    if sees_ac and session.scope is Scope.GLOBAL:
+    sees_network = session.grid.distribution.sees_network
+    if sees_network and session.scope is Scope.GLOBAL:
         message = "Global offers are of groups, which have no place on the grid; write capability or none."
         yield f"{path}.grid.distribution", "groups_without_place", message
     if session.validation is Validation.TRAFFIC_LIGHT and session.grid.distribution is not DistributionGrid.CAPABILITY:
@@ -435,10 +460,29 @@ def _combination_faults(path: str, session: Session) -> Iterator[_Fault]:
     if assessed and Buyer.DSO not in session.buyers:
         message = "An assessment is of the DSO's grid, and the DSO does not buy here; add dso or take requests."
         yield f"{path}.needs", "needs_without_dso", message
-    if assessed and not sees_ac:
+    if assessed and not sees_network:
         message = "Needs of an assessment are limits of the grid, which this clearing does not see; write ac."
         yield f"{path}.grid.distribution", "needs_without_grid", message
-    if session.pricing is Pricing.NODAL and not sees_ac:
+    if session.own_means and not assessed:
+        message = "Own means are set by an assessment of the grid; write needs: assessment, or leave them out."
+        yield f"{path}.own_means", "means_without_assessment", message
+    if session.own_means and session.grid.distribution is not DistributionGrid.AC:
+        message = "Own means are seen by the full power flow alone; write grid.distribution: ac."
+        yield f"{path}.own_means", "means_without_ac", message
+    if session.own_means and session.grid.compare:
+        message = "Grid models compare on a network that stays as it is; leave own_means out, or compare."
+        yield f"{path}.grid.compare", "compare_with_means", message
+    if session.grid.compare and not sees_network:
+        message = (
+            "Grid models compare where offers have their place on the grid; write distribution: ac, or no compare."
+        )
+        yield f"{path}.grid.compare", "compare_without_grid", message
+    if DistributionGrid.CAPABILITY in session.grid.compare:
+        message = "A capability needs lights, which a session that sees the network does not draw; leave it out."
+        yield f"{path}.grid.compare", "capability_without_lights", message
+    if len(set(session.grid.compare)) < len(session.grid.compare):
+        yield f"{path}.grid.compare", "repeated_model", "A grid model stands twice; name each once."
+    if session.pricing is Pricing.NODAL and not sees_network:
         message = "A price per node needs the grid in the clearing; write grid.distribution: ac or another pricing."
         yield f"{path}.pricing", "nodal_without_grid", message
     if session.pricing is Pricing.PAY_AS_CLEAR and assessed:

@@ -20,7 +20,7 @@ from coflex.domain.product import Product
 from coflex.domain.quantity import Bools, Direction, Ints
 from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Group, Level, Unit
-from coflex.market.design import DistributionGrid, Session, SessionPlan, Validation
+from coflex.market.design import Session, SessionPlan, Validation
 from coflex.market.ledger import assign_over, changeable
 
 # ---------------------------------------------------------------- states
@@ -276,7 +276,7 @@ class _Check:
         if group.product != offer.product:
             message = f"The group '{name}' is for {group.product}, not {offer.product}; offer the product it is for."
             yield _fault(offer, "group_product", message)
-        if self.plan.session.grid.distribution is DistributionGrid.AC:
+        if self.plan.session.grid.distribution.sees_network:
             message = "This session clears on the grid, where a group has no single place; offer the group's units."
             yield _fault(offer, "group_without_place", message)
 

@@ -25,12 +25,12 @@ from coflex.domain.party import Role
 from coflex.domain.quantity import Direction, Floats
 from coflex.domain.unit import Unit
 from coflex.grid.assess import violations
-from coflex.grid.needs import effects
-from coflex.grid.powerflow import solve
+from coflex.grid.means import Operation
 from coflex.market.engine import SessionState
 from coflex.market.ledger import assign
 from coflex.process.day import Day, states, told
 from coflex.process.lookups import ACTIVATED, free_power
+from coflex.process.operation import operation, unit_effects
 from coflex.process.ports import Store, Transaction
 
 # Rounds of looking and limiting until nothing that harms is left.
@@ -60,7 +60,7 @@ def activate(day: Day, store: Store) -> Activated:
         if t.document(ACTIVATED) is not None:
             raise NotReady("The day's set points are already sent.", "Measure it with coflex measure.")
         holdings = t.all(Holding, status=Status.DEFINITIVE)
-        limits = _limit(day, holdings)
+        limits = _limit(day, operation(day, t, day.case.axis), holdings)
         replaced = _replacements(day, t, holdings, limits)
         extra = _replacement_holdings(day, replaced)
         t.add(extra)
@@ -85,7 +85,7 @@ def _ready(day: Day, t: Transaction) -> None:
         raise NotReady(f"{len(waiting)} sessions are not cleared yet, the first is {waiting[0]}.", "Run coflex clear.")
 
 
-def _limit(day: Day, holdings: Sequence[Holding]) -> list[Limitation]:
+def _limit(day: Day, runs: Operation, holdings: Sequence[Holding]) -> list[Limitation]:
     """Take back orders where the observed state breaks a limit that they worsen, the most harmful first."""
     axis = day.case.axis
     p, q = day.injections(day.truth(axis))
@@ -94,10 +94,9 @@ def _limit(day: Day, holdings: Sequence[Holding]) -> list[Limitation]:
     causes: dict[tuple[int, int], Violation] = {}
     for _ in range(ROUNDS):
         change_p, change_q = day.changes(stands)
-        state = solve(day.network, p + change_p, q + change_q)
+        state = runs.solve(p + change_p, q + change_q)
         broken = violations(day.network, state, axis)
-        effect = effects(day.network, state, axis, broken, np.maximum(day.unit_node, 0), day.unit_tan_phi)
-        effect = np.where(day.unit_node >= 0, effect, 0.0)
+        effect = unit_effects(day, runs, state, axis, broken)
         taken = np.zeros_like(stands)
         for violation, per_kw in zip(broken, effect, strict=True):
             t = axis.position(violation.start)
@@ -158,7 +157,7 @@ def _replacements(
     harmful: set[tuple[str, datetime]] = set()
     while True:
         called = _replace(day, t, holdings, limits, harmful)
-        kept = _harmless(day, holdings, limits, called)
+        kept = _harmless(day, operation(day, t, day.case.axis), holdings, limits, called)
         dropped = {(one.unit, one.start) for one in called} - {(one.unit, one.start) for one in kept}
         if not dropped:
             return kept
@@ -226,7 +225,11 @@ def _callable_lines(
 
 
 def _harmless(
-    day: Day, holdings: Sequence[Holding], limits: Sequence[Limitation], replaced: Sequence[Replacement]
+    day: Day,
+    runs: Operation,
+    holdings: Sequence[Holding],
+    limits: Sequence[Limitation],
+    replaced: Sequence[Replacement],
 ) -> list[Replacement]:
     """Replacements that worsen no limit which the observed state breaks once they are called."""
     axis = day.case.axis
@@ -237,10 +240,9 @@ def _harmless(
     extra = day.held_kw(_replacement_holdings(day, replaced), axis)
     p, q = day.injections(day.truth(axis))
     change_p, change_q = day.changes(kw + extra)
-    state = solve(day.network, p + change_p, q + change_q)
+    state = runs.solve(p + change_p, q + change_q)
     broken = violations(day.network, state, axis)
-    effect = effects(day.network, state, axis, broken, np.maximum(day.unit_node, 0), day.unit_tan_phi)
-    effect = np.where(day.unit_node >= 0, effect, 0.0)
+    effect = unit_effects(day, runs, state, axis, broken)
     harmful: set[tuple[int, datetime]] = set()
     for violation, per_kw in zip(broken, effect, strict=True):
         harm = per_kw * np.sign(extra[:, axis.position(violation.start)])

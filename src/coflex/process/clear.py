@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from time import perf_counter
@@ -22,10 +22,11 @@ from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.quantity import Bools, Direction, Floats, Ints
+from coflex.grid.means import OperatedGrid
 from coflex.grid.rows import AcGrid, Guard
 from coflex.market.book import OrderBook, build, direction_of
 from coflex.market.clearing import Answer
-from coflex.market.clearing import clear as clear_book
+from coflex.market.comparison import ModelOutcome, clear_on, compare
 from coflex.market.design import DistributionGrid, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance, life
 from coflex.market.ledger import Claim, assign_over, claim, free_units
@@ -34,6 +35,7 @@ from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
 from coflex.process.day import SESSIONS, Day, states, told
 from coflex.process.lookups import energy_left, free_power, others_kw, places
+from coflex.process.operation import operation
 from coflex.process.ports import Store, Transaction
 
 
@@ -70,7 +72,7 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
         capability = _capability(t, session)
         grid = _grid(day, t, session)
         begun = perf_counter()
-        answer = clear_book(book, admissible, demand, grid, capability)
+        answer = clear_on(session.session.grid.distribution, book, admissible, demand, grid, capability)
         total = perf_counter() - begun
         awards = _awards(day, session, book, answer)
         lines = merit_order(session.id, book, answer, shut, capability or {}, session.status)
@@ -82,16 +84,17 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
         known[session.id] = state.value
         t.put_document(SESSIONS, known)
         cleared = _summary(session, len(offers), awards, len(short), answer, total)
-        t.put_document(f"cleared/{session.id}", _note(session, book, awards, lines, cleared))
+        models = _models(session, answer, book, admissible, demand, grid, capability)
+        t.put_document(f"cleared/{session.id}", _note(session, book, awards, lines, cleared, models))
     return cleared
 
 
-def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | None:
+def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | OperatedGrid | None:
     """The grid as the session sees it: the forecast with what other buyers hold for good, or nothing.
 
     What they hold preliminarily they will buy anew, under the light of what is bought here.
     """
-    if session.session.grid.distribution is not DistributionGrid.AC:
+    if not session.session.grid.distribution.sees_network:
         return None
     outlook = t.series(f"{day.forwarder(session).id}/forecast")
     assert outlook is not None  # the session has been planned
@@ -99,7 +102,27 @@ def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | None:
     guard = Guard(margin.voltage_pu, margin.loading_share) if margin else None
     p, q = day.injections(outlook.window(session.horizon))
     change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
-    return AcGrid(day.network, p + change_p, q + change_q, guard)
+    runs = operation(day, t, session.horizon)
+    if len(runs.networks) == 1:
+        return AcGrid(day.network, p + change_p, q + change_q, guard)
+    return OperatedGrid(runs, p + change_p, q + change_q, guard or Guard())
+
+
+def _models(
+    session: SessionPlan,
+    answer: Answer,
+    book: OrderBook,
+    admissible: Bools,
+    demand: Demand,
+    grid: AcGrid | OperatedGrid | None,
+    capability: dict[tuple[str, int], Floats] | None,
+) -> tuple[ModelOutcome, ...]:
+    """What the answer breaks under the full power flow, and what other grid models would have answered, where the
+    session sees the network."""
+    if grid is None:
+        return ()
+    seen = session.session.grid
+    return compare(seen.compare, seen.distribution, answer, book, admissible, demand, grid, capability)
 
 
 def _demand(t: Transaction, session: SessionPlan) -> Demand:
@@ -294,7 +317,12 @@ def _summary(
 
 
 def _note(
-    session: SessionPlan, book: OrderBook, awards: Sequence[Award], lines: Sequence[MeritLine], cleared: Cleared
+    session: SessionPlan,
+    book: OrderBook,
+    awards: Sequence[Award],
+    lines: Sequence[MeritLine],
+    cleared: Cleared,
+    models: Sequence[ModelOutcome],
 ) -> dict[str, Any]:
     """What the report tells of the clearing, for later sessions replace its preliminary awards."""
     hours = session.horizon.hours
@@ -320,4 +348,5 @@ def _note(
         "passes": cleared.passes,
         "gap": round(cleared.gap, 9) + 0.0,
         "reasons": dict(sorted(Counter(line.reason.value for line in lines).items())),
+        "models": [asdict(model) for model in models],
     }

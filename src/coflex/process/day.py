@@ -39,6 +39,11 @@ class Day:
         return build(self.case.grid)
 
     @cached_property
+    def networks(self) -> dict[str, Network]:
+        """The network at settings that depart from the normal one, as `process.operation` comes to need them."""
+        return {}
+
+    @cached_property
     def plans(self) -> tuple[SessionPlan, ...]:
         """All sessions in the order of their gates; at one instant the design's order decides."""
         laid = schedule(self.design, self.case.settings.day, self.case.zone)

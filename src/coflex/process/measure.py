@@ -19,6 +19,7 @@ from coflex.grid.powerflow import GridState, solve
 from coflex.metering.quality import out_of_range, substitute
 from coflex.process.day import Day
 from coflex.process.lookups import ACTIVATED, planned_holdings
+from coflex.process.operation import operation
 from coflex.process.ports import Devices, Store, Transaction
 
 # A unit is reported when it gave less than this share of its order.
@@ -81,11 +82,13 @@ def grid_states(day: Day, t: Transaction, moved_kw: Floats) -> dict[str, GridSta
     real = day.injections(day.truth(axis))
     bought = day.changes(day.held_kw(planned_holdings(t), axis))
     moved = day.changes(moved_kw)
+    runs = operation(day, t, axis)
     return {
+        # What was foreseen before anything was done about it, the operator's own means too.
         "forecast": solve(day.network, *foreseen),
-        "planned": solve(day.network, foreseen[0] + bought[0], foreseen[1] + bought[1]),
-        "untouched": solve(day.network, *real),
-        "actual": solve(day.network, real[0] + moved[0], real[1] + moved[1]),
+        "planned": runs.solve(foreseen[0] + bought[0], foreseen[1] + bought[1]),
+        "untouched": runs.solve(*real),
+        "actual": runs.solve(real[0] + moved[0], real[1] + moved[1]),
     }
 
 

@@ -6,7 +6,7 @@ A session on requests: the light of every perimeter after local activations, the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -28,6 +28,7 @@ from coflex.market.design import DistributionGrid, Interface, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance, upcoming
 from coflex.process.day import SESSIONS, Day, states, told
 from coflex.process.lookups import free_power, limit_array, others_kw, qualified_kw
+from coflex.process.operation import decide, operation
 from coflex.process.ports import Store, SystemOperator, Transaction
 
 # A provider's schedule and free power from the forecast of its units: (forecast kW) -> (schedule, up_kw, down_kw).
@@ -36,10 +37,13 @@ Nominate = Callable[[Series], tuple[Series, Floats, Floats]]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What the planning of a session found: violations foreseen, needs, requests, lights by colour."""
+    """What the planning of a session found: violations foreseen, how many of them the operator's own means spare and
+    by how many steps of devices, needs from the rest, requests, lights by colour."""
 
     session: str
     violations: int
+    spared: int
+    operations: int
     needs: int
     requested_mwh: float
     netted_mwh: float
@@ -64,10 +68,10 @@ def plan(
             _look_ahead(day, t, session, at, nominate)
         outlook = t.series(f"{source.id}/forecast")
         assert outlook is not None  # written by _look_ahead of this session or of the one that forwards to it
-        needs: tuple[LocalNeed, ...] = ()
-        broken = 0
+        foreseen = _Foreseen((), 0, 0)
         if session.session.needs is Needs.ASSESSMENT:
-            needs, broken = _needs(day, t, session, source, outlook)
+            foreseen = _needs(day, t, session, source, outlook)
+        needs = foreseen.needs
         lights: tuple[DynamicLight, ...] = ()
         if session.session.grid.distribution is DistributionGrid.CAPABILITY:
             lights = _lights(day, t, session, source, outlook)
@@ -80,7 +84,9 @@ def plan(
         hours = session.horizon.hours / 1000
         planned = Planned(
             session.id,
-            broken,
+            foreseen.violations,
+            foreseen.violations - len(needs),
+            foreseen.operations,
             len(needs),
             sum(r.quantity_kw for r in requests) * hours,
             sum(r.netted_kw for r in requests) * hours,
@@ -103,13 +109,23 @@ def _look_ahead(day: Day, t: Transaction, session: SessionPlan, at: datetime, no
     t.put_series(f"{session.id}/down", Series(schedule.names, session.horizon, down))
 
 
-def _needs(
-    day: Day, t: Transaction, session: SessionPlan, source: SessionPlan, outlook: Series
-) -> tuple[tuple[LocalNeed, ...], int]:
-    """Needs of the foreseen state, with what other buyers hold for good in it."""
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """Needs of a session, the violations before the operator's own means, and the steps that these took."""
+
+    needs: tuple[LocalNeed, ...]
+    violations: int
+    operations: int
+
+
+def _needs(day: Day, t: Transaction, session: SessionPlan, source: SessionPlan, outlook: Series) -> _Foreseen:
+    """Needs of the foreseen state, with what others hold for good in it, once the operator's own means are set."""
     p, q = day.injections(outlook.window(session.horizon))
     change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
-    base = solve(day.network, p + change_p, q + change_q)
+    p, q = p + change_p, q + change_q
+    made = decide(day, t, session, p, q)
+    runs = operation(day, t, session.horizon)
+    base = runs.solve(p, q)
     broken = violations(day.network, base, session.horizon)
     up, down = free_power(t, source, session)
     inside = np.flatnonzero(day.unit_node >= 0)
@@ -120,7 +136,16 @@ def _needs(
         up[inside],
         down[inside],
     )
-    return local_needs(session.id, day.network, base, session.horizon, broken, reach), len(broken)
+    needs: list[LocalNeed] = []
+    for network, at in runs.parts():
+        here = [one for one in broken if session.horizon.position(one.start) in set(at.tolist())]
+        needs += local_needs(session.id, network, base, session.horizon, here, reach)
+    order = {(one.start, one.kind, one.element): k for k, one in enumerate(broken)}
+    needs.sort(key=lambda need: order[need.start, need.kind, need.element])
+    if made is None:
+        return _Foreseen(tuple(needs), len(broken), 0)
+    before = violations(day.network, solve(day.network, p, q), session.horizon)
+    return _Foreseen(tuple(needs), len(before), made.operations)
 
 
 def _lights(
@@ -135,11 +160,19 @@ def _lights(
     held = others_kw(day, t, session, tuple(Status))
     p, q = day.injections(outlook.window(axis))
     change_p, change_q = day.changes(held)
-    state = solve(day.network, p + change_p, q + change_q)
+    runs = operation(day, t, axis)
+    state = runs.solve(p + change_p, q + change_q)
     up, down = free_power(t, source, session)
     agents, potential, red = _agents(day, held, up, down)
-    safe = capability(day.network, state, agents, np.where(red, 0.0, potential))
-    return _as_lights(day, session, agents, potential, red, safe.kw, safe.element)
+    kw = np.zeros((agents.parts, len(axis)))
+    element = [[""] * len(axis) for _ in range(agents.parts)]
+    for network, at in runs.parts():
+        safe = capability(network, state.part(at), agents, np.where(red, 0.0, potential)[:, at])
+        kw[:, at] = safe.kw
+        for part, names in enumerate(safe.element):
+            for k, name in zip(at.tolist(), names, strict=True):
+                element[part][k] = name
+    return _as_lights(day, session, agents, potential, red, kw, element)
 
 
 def _agents(day: Day, held: Floats, up: Floats, down: Floats) -> tuple[Agents, Floats, Bools]:
@@ -165,7 +198,7 @@ def _as_lights(
     potential: Floats,
     red: Bools,
     safe_kw: Floats,
-    element: tuple[tuple[str, ...], ...],
+    element: Sequence[Sequence[str]],
 ) -> tuple[DynamicLight, ...]:
     whole: Floats = np.zeros((agents.parts, potential.shape[1]))
     np.add.at(whole, agents.part, potential)
@@ -243,8 +276,8 @@ def _moved_at_interface(day: Day, t: Transaction, session: SessionPlan, outlook:
     local = [h for buyer in sorted(buyers) for h in t.all(Holding, buyer=buyer)]
     change_p, change_q = day.changes(day.held_kw(local, axis))
     p, q = day.injections(outlook.window(axis))
-    base = solve(day.network, p, q)
-    after = solve(day.network, p + change_p, q + change_q)
+    runs = operation(day, t, axis)
+    base, after = runs.solve(p, q), runs.solve(p + change_p, q + change_q)
     moved: Floats = (base.interface_p_mw - after.interface_p_mw) * 1000.0
     return moved
 

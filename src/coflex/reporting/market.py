@@ -51,6 +51,7 @@ def session_view(
         "uncovered": [_uncovered(one, plan) for one in short],
         "awarded_kw": awarded,
         "reasons": cleared["reasons"],
+        "models": [dict(model) for model in cleared["models"]],
     } | {name: cleared[name] for name in kept}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,3 +84,57 @@ def light(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as
     Example: coflex grid light 1-MV-urban--0-sw --day 2016-07-05
     """
     _study(ctx, "light", grid, day, as_json, rows, lambda study: study.lights())
+
+
+Price = Annotated[float | None, typer.Option("--price", metavar="EUR/MWH", help="Price of energy from the grid above.")]
+
+
+@grids.command(short_help="What the grid can exchange with the grid above.")
+def area(
+    ctx: typer.Context,
+    grid: File,
+    day: OfDay = None,
+    directions: Annotated[int, typer.Option(min=4, help="In how many directions to look for corners.")] = 16,
+    price: Price = None,
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
+    """The area of active and reactive power that the grid can take from the grid above within all its limits, and
+    what each corner costs.
+
+    Example: coflex grid area mygrid.json --directions 16
+    """
+    _study(ctx, "area", grid, day, as_json, rows, lambda study: study.area(directions, price))
+
+
+@grids.command(short_help="Nodal prices and what they are made of.")
+def dlmp(ctx: typer.Context, grid: File, price: Price = None, rows: Rows = 10, as_json: Json = False) -> None:
+    """Prices of active and reactive power at every bus under the full power flow, split into energy, loss, congestion
+    and voltage: what the grid's dispatch table prices is called at least cost.
+
+    Example: coflex grid dlmp case33bw.m --price 50
+    """
+    _study(ctx, "dlmp", grid, None, as_json, rows, lambda study: study.prices(price))
+
+
+class FlowModel(StrEnum):
+    """Real power alone, or the full power flow."""
+
+    DC = "dc"
+    AC = "ac"
+
+
+@grids.command(short_help="The cheapest dispatch, and prices by bus.")
+def opf(
+    ctx: typer.Context,
+    grid: File,
+    model: Annotated[FlowModel, typer.Option(help="dc: real power without losses; ac: all of it.")] = FlowModel.DC,
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
+    """The optimal power flow of the grid's generators and costs. Where demand cannot be met, what is left uncovered
+    and the limits in the way.
+
+    Example: coflex grid opf case5_pjm.m
+    """
+    _study(ctx, "opf", grid, None, as_json, rows, lambda study: study.optimal_power_flow(model.value))

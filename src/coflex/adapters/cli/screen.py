@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ def put_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     print("\n".join([title, *(f"  {name:{width}}  {value}".rstrip() for name, value in rows)]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    name: str
+    value: float
+
+
 def put_answer(title: str, answer: Any, most: int) -> None:
     """Scalars as two columns, then each table of rows (at most so many), then findings, each on its line."""
     scalars: list[tuple[str, str]] = []
@@ -53,6 +59,9 @@ def put_answer(title: str, answer: Any, most: int) -> None:
             findings = value
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             tables.append((field.name.replace("_", " "), value))
+        elif isinstance(value, dict):
+            pairs = [_Pair(str(name), figure) for name, figure in value.items()]
+            tables += [(field.name.replace("_", " "), pairs)] if pairs else []
         elif not (isinstance(value, tuple) and not value):
             scalars.append(_measured(field.name, ", ".join(map(str, value)) if isinstance(value, tuple) else value))
     put_table(title, scalars)

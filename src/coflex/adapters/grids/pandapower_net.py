@@ -159,6 +159,7 @@ def _lines(read: Reading) -> tuple[tuple[Line, ...], tuple[Branch, ...], tuple[S
     lines: list[Line] = []
     branches: list[Branch] = []
     hanging: list[Shunt] = []
+    opened = {(row.element, row.bus) for row, _ in read.rows("switch") if row.et == "l" and not row.closed}
     for row, name in read.rows("line"):
         ends = [bus for bus in (row.from_bus, row.to_bus) if bus in read.buses]
         if not ends:
@@ -167,7 +168,7 @@ def _lines(read: Reading) -> tuple[tuple[Line, ...], tuple[Branch, ...], tuple[S
         if len(ends) == 1:
             message = "The bus at its other end is out of service; it is the shunt that its capacitance makes it."
             read.note("line", name, "open_end", message)
-            if not _is_open(read, "l", row.Index, ends[0]):
+            if (row.Index, ends[0]) not in opened:
                 hanging.append(charging(f"{name} (open end)", read.buses[ends[0]], line, read.vn_kv[ends[0]]))
             continue
         leaky = number(row, "g_us_per_km", 0) * number(row, "length_km") * number(row, "parallel", 1) * 1e-6
@@ -208,12 +209,6 @@ def _line_as_branch(line: Line, g_siemens: float, vn_kv: float) -> Branch:
     series, shunt = (line.r_ohm / base_ohm, line.x_ohm / base_ohm), (g_siemens * base_ohm, susceptance * base_ohm)
     ends = line.from_bus, line.to_bus
     return Branch(line.line, *ends, *series, *shunt, 1.0, 0.0, 1.0, rating, line.loading_max_percent)
-
-
-def _is_open(read: Reading, kind: str, index: int, bus: int) -> bool:
-    return any(
-        row.et == kind and row.element == index and row.bus == bus and not row.closed for row, _ in read.rows("switch")
-    )
 
 
 def _switches(read: Reading) -> tuple[tuple[Switch, ...], tuple[Branch, ...]]:
