@@ -1,0 +1,138 @@
+"""`coflex grid ...` on files as users have them: known answers, faults, and the shape of what is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coflex.adapters.exchange.tables.records import write_records
+from coflex.grid.estimate import Measurement, SensorKind
+from support.command import coflex
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def grid(name: str) -> Path:
+    return GOLDEN / name / f"{name}.m"
+
+
+def say(command: str, *words: Any) -> Any:
+    """The answer of a study, which must be one JSON object and nothing else."""
+    told = coflex("grid", command, *words, "--json")
+    assert told.exit_code == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+@pytest.mark.spec("GRID-01", "GRID-02")
+@pytest.mark.parametrize(
+    ("name", "losses_kw", "lowest_pu", "bus"),
+    [("case33bw", 202.677, 0.91309, "18"), ("case69", 224.992, 0.90919, "65")],
+)
+def test_published_losses_and_lowest_voltages_come_out(name: str, losses_kw: float, lowest_pu: float, bus: str) -> None:
+    answer = say("powerflow", grid(name))
+    assert answer["losses_kw"] == pytest.approx(losses_kw, abs=5e-4)
+    assert answer["lowest_voltage_pu"] == pytest.approx(lowest_pu, abs=5e-6)
+    assert answer["lowest_voltage_bus"] == bus
+    # These files rate no branch; nothing is made up.
+    assert answer["highest_loading"] is None
+    assert {finding["code"] for finding in answer["findings"]} >= {"no_rating"}
+
+
+@pytest.mark.spec("GRID-13")
+def test_published_dc_dispatch_and_its_prices_come_out() -> None:
+    answer = say("opf", grid("case5_pjm"))
+    assert answer["objective"] == pytest.approx(17_479.9, abs=0.05) and answer["feasible"]
+    published = {"1": 16.977, "2": 26.384, "3": 30.0, "4": 39.943, "5": 10.0}
+    assert answer["prices"] == {bus: pytest.approx(price, abs=1e-3) for bus, price in published.items()}
+    assert [one["limit"] for one in answer["binding"]] == ["loading branch 6"]
+
+
+@pytest.mark.spec("MKT-06")
+def test_published_ac_dispatch_comes_out() -> None:
+    answer = say("opf", grid("case5_pjm"), "--model", "ac")
+    assert answer["objective"] == pytest.approx(17_551.89, rel=1e-5)
+
+
+@pytest.mark.spec("MKT-06")
+def test_parts_of_a_nodal_price_add_up_to_it_and_grow_along_the_feeder() -> None:
+    answer = say("dlmp", grid("case33bw"), "--price", 50)
+    for bus in answer["buses"]:
+        parts = sum(bus[part] for part in ("energy", "loss", "congestion", "voltage", "exchange"))
+        assert parts == pytest.approx(bus["price"], abs=1e-9)
+    price = {bus["bus"]: bus["price"] for bus in answer["buses"]}
+    assert price["1"] == pytest.approx(50) and price["1"] < price["6"] < price["18"]
+
+
+@pytest.mark.spec("GRID-10")
+def test_an_area_holds_the_exchange_of_the_powers_as_given() -> None:
+    now = say("powerflow", grid("case33bw"))
+    answer = say("area", grid("case33bw"), "--directions", 8)
+    (one,) = answer["areas"]
+    assert answer["feasible"] and len(answer["corners"]) == 16
+    assert one["p_min_mw"] < now["interface_p_mw"] <= one["p_max_mw"] + 1e-6
+    # Without a dispatch table the rule that stands for it is said.
+    assert "assumed_flexibility" in {finding["code"] for finding in answer["findings"]}
+
+
+@pytest.mark.spec("GRID-06")
+def test_a_light_says_what_may_be_called_and_what_is_in_the_way() -> None:
+    answer = say("light", grid("case33bw"))
+    assert answer["green"] + answer["yellow"] + answer["red"] == len(answer["lights"])
+    assert 0 < answer["capability_kw"] <= answer["potential_kw"]
+
+
+@pytest.mark.spec("GRID-03")
+def test_an_assessment_names_every_broken_limit(tmp_path: Path) -> None:
+    text = grid("case33bw").read_text()
+    tight = tmp_path / "tight.m"
+    # The lower voltage limit of the last bus raised above what it has.
+    answer = say("assess", grid("case33bw"))
+    assert answer["broken"] == 0 and answer["nearest"] == "voltage_low 18"
+    lines = text.splitlines()
+    row = next(k for k, line in enumerate(lines) if line.split()[:1] == ["18"] and line.rstrip().endswith(";"))
+    cells = lines[row].rstrip("; ").split()
+    cells[-1] = "0.95"
+    tight.write_text("\n".join([*lines[:row], "\t" + "\t".join(cells) + ";", *lines[row + 1 :]]))
+    answer = say("assess", tight)
+    assert [(one["element"], one["kind"]) for one in answer["violations"]] == [("18", "voltage_low")]
+    assert answer["violations"][0]["excess"] == pytest.approx(0.95 - 0.91309, abs=1e-5)
+
+
+@pytest.mark.spec("GRID-11")
+def test_an_estimate_names_the_sensor_that_cannot_be_right(tmp_path: Path) -> None:
+    state = say("powerflow", grid("case33bw"))
+    vm = {bus["bus"]: bus["vm_pu"] for bus in state["buses"]}
+    flow = {branch["branch"]: branch for branch in state["branches"]}
+    readings = [Measurement(f"v{b}", SensorKind.VOLTAGE, b, "", vm[b], 0.001) for b in ("1", "6", "18", "25", "33")]
+    readings += [
+        Measurement("p1", SensorKind.ACTIVE, "branch 1", "from", flow["branch 1"]["p_from_mw"], 0.01),
+        Measurement("v12", SensorKind.VOLTAGE, "12", "", vm["12"] + 0.05, 0.001),
+    ]
+    table = tmp_path / "sensors.csv"
+    write_records(table, Measurement, readings)
+    answer = say("estimate", grid("case33bw"), "--sensors", table)
+    assert answer["bad"] == ["v12"]
+    assert answer["lowest_voltage_pu"] == pytest.approx(0.91309, abs=2e-3)
+
+
+@pytest.mark.spec("GRID-01")
+def test_a_file_that_is_no_grid_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.m"
+    broken.write_text("function mpc = broken\nmpc.version = '2';\nmpc.bus = [1 3 0 0\n")
+    for word in (broken, tmp_path / "nothing.m"):
+        told = coflex("grid", "powerflow", word)
+        assert told.exit_code == 1 and word.name in told.stderr and "\n  " in told.stderr
+
+
+def test_tables_are_cut_for_people_and_never_for_programs() -> None:
+    told = coflex("grid", "powerflow", grid("case33bw"), "--rows", 2)
+    assert told.exit_code == 0 and "(the first 2 of 33)" in told.stdout
+    assert len(say("powerflow", grid("case33bw"), "--rows", 2)["buses"]) == 33
+
+
+def test_a_day_is_asked_of_a_grid_that_has_none() -> None:
+    told = coflex("grid", "powerflow", grid("case33bw"), "--day", "2016-07-05")
+    assert told.exit_code == 1 and "no profiles" in told.stderr
