@@ -16,7 +16,7 @@ from support.small_grids import injections as small_injections
 from support.small_grids import radial
 from support.transmission import injections, solved_net, tables_of, voltages
 
-CASES = ("case9", "case14", "case30", "case57", "case118")
+CASES = ("case9", "case14", "case30", "case57", "case118", "case145", "case300")
 
 
 @pytest.mark.spec("GRID-02")

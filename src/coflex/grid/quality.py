@@ -85,9 +85,11 @@ def _buses(tables: GridTables) -> Iterator[Finding]:
     if alone:
         yield Finding("buses.csv", "bus_alone", f"Nothing is connected to {_listed(alone)}; connect or remove them.")
     customers = {row.bus for row in tables.loads} | {row.bus for row in tables.generators if not row.vm_pu}
+    steady = {row.bus for row in tables.sources} | {row.bus for row in tables.generators if row.vm_pu}
     loose = []
     for bus in tables.buses:
-        if not bus.v_min_pu < bus.v_max_pu:
+        # Where a voltage is held, files often state it as both limits.
+        if not (bus.v_min_pu < bus.v_max_pu or (bus.v_min_pu == bus.v_max_pu and bus.bus in steady)):
             message = f"v_min {bus.v_min_pu:g} pu is not below v_max {bus.v_max_pu:g} pu; exchange or correct them."
             yield Finding(f"buses.csv: {bus.bus}", "limits_inverted", message)
         elif bus.bus in customers and (bus.v_min_pu < LOOSE_PU[0] or bus.v_max_pu > LOOSE_PU[1]):
