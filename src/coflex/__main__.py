@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from coflex.adapters.cli import main as cli
 from coflex.adapters.cli.world import World
 
 
 def main() -> None:
     """Run the command line."""
+    # Matrices here are small and dense; threads that share one take longer than one thread alone.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cli.main(application)
 
 

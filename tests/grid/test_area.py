@@ -168,6 +168,36 @@ def test_the_cheapest_exchange_is_cheaper_than_every_other_at_its_price(imported
 
 
 @pytest.mark.spec("GRID-10")
+def test_the_outline_alone_is_the_same_outline(imported: tuple[Problem, Area]) -> None:
+    of, found = imported
+    bare = area(
+        of.network, of.p_mw[:1], of.q_mvar[:1], of.units.periods(np.array([0])), of.price[:1], EIGHT, costs=False
+    )
+    assert np.hypot(bare.vertices_p - found.vertices_p, bare.vertices_q - found.vertices_q).max() < 1e-5
+    assert (bare.support == found.support).all() and np.isnan(bare.cost).all() and np.isnan(bare.inside_cost).all()
+
+
+@pytest.mark.spec("GRID-10")
+def test_a_bent_area_says_so_and_its_outline_follows_the_closed_form() -> None:
+    # The lower end of the voltage band cuts a bay between drawing much real and much reactive power.
+    network = two_bus(0.95)
+    one = np.ones((1, 1))
+    unit = controllables(("u",), np.array([network.node_of("L")]), (-40 * one, 10 * one), (-30 * one, 30 * one))
+    found = area(network, np.zeros((1, 2)), np.zeros((1, 2)), unit, costs=False)
+    p, q = np.meshgrid(np.linspace(-10.0, 40.0, 501), np.linspace(-30.0, 30.0, 601))
+    at_p, at_q = closed_form(p.ravel(), q.ravel(), 0.95)
+    cloud = at_p + 1j * at_q
+    corner = found.vertices_p[0] + 1j * found.vertices_q[0]
+    middle = (corner[::2] + np.roll(corner[::2], -1)) / 2
+    centre = corner[::2].mean()
+    short = np.abs(corner[1::2] - centre) < np.abs(middle - centre) - 0.15
+    assert not found.convex[0] and short.any()
+    # The cloud is 0.1 MW apart: it comes near every corner, and nowhere near the middles that were given up.
+    assert max(np.abs(cloud - c).min() for c in corner) < 0.15
+    assert min(np.abs(cloud - m).min() for m in middle[short]) > 0.05
+
+
+@pytest.mark.spec("GRID-10")
 def test_without_flexibility_the_area_is_the_exchange_itself() -> None:
     of = problem("calm")
     still = replace(

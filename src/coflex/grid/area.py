@@ -1,8 +1,9 @@
 """P-Q areas: what real and reactive power a grid can exchange with the grid above, by quarter-hour, and at what cost.
 
 In each of several directions a the dispatch that takes the exchange farthest, max cos(a) P + sin(a) Q, is a vertex; it
-stands under the full power flow. The image of a nonlinear map need not be convex: middles of edges and points inside
-are asked for one by one, and where one cannot be reached the outline is drawn in to what can, and the area says so.
+stands under the full power flow. The image of a nonlinear map need not be convex: from a centre, the outline is also
+followed along the ray through the middle of each edge, as far as it holds, and points inside are asked for one by one.
+Where a ray ends before its edge, or a point inside cannot be reached, the area says that it is not convex.
 J. Silva et al., "Estimating the active and reactive power flexibility area at the TSO-DSO interface", IEEE Trans. Power
 Syst. 33 (2018) 4741, doi:10.1109/TPWRS.2018.2805765.
 """
@@ -19,25 +20,24 @@ from coflex.grid.dispatch import VIOLATION, dispatch
 from coflex.grid.network import Network
 
 DIRECTIONS = 16
-# An outline drawn in by less than this share of the area's width is still called convex.
+# An edge's middle that is missed by less than this share of the area's width is still called convex.
 CONVEX = 1e-3
-BISECTIONS = 10
 # How often directions may learn from each other, and by how much of a MW it pays.
 ROUNDS, FARTHER = 4, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Polygons of t periods, v corners each, against the clock; star-shaped around `centre`. Exchange in MW and Mvar
-    that the grid above delivers, positive into this grid, as in `GridState.interface_p_mw`.
+    """Polygons of t periods, v = 2 d corners each, against the clock. Exchange in MW and Mvar that the grid above
+    delivers, positive into this grid, as in `GridState.interface_p_mw`.
 
-    `vertices_p`, `vertices_q`, `cost` (t, v): corners (a vertex of each direction, then the middle of its edge, in
+    `vertices_p`, `vertices_q`, `cost` (t, v): corners (of each direction, then of the ray to its edge's middle, in
     turn) and EUR/h of the cheapest dispatch there, which is `units_p`, `units_q` (t, v, k) in MW and Mvar; `inside_p`,
-    `inside_q`, `inside_cost` (t, s): points within.
+    `inside_q`, `inside_cost` (t, d): points half-way to the centre.
     `support` (t, d): farthest exchange in each direction. `cheapest_p`, `cheapest_q`, `cheapest_cost` (t,): the
     exchange that would be chosen at the interface's price. Costs leave the exchange itself out.
     `feasible` (t,): some exchange keeps all limits; else the period's corners are nan and `broken` names the limits
-    that cannot be kept. `convex` (t,): whether every edge's middle and every point inside could be reached.
+    that cannot be kept. `convex` (t,): whether every ray reached its edge and every point inside could be reached.
     """
 
     vertices_p: Floats
@@ -72,11 +72,13 @@ def area(
     chosen: Controllables,
     price: Floats | None = None,
     directions: int = DIRECTIONS,
+    costs: bool = True,
 ) -> Area:
     """The areas of all periods of base injections (t, n) and controllables within the grid, the interface left out.
 
-    `price` (t,): EUR/MWh of energy at the interface, for the cheapest exchange; none: energy is free. Raises as
-    `dispatch`. Limits are those of `dispatch`: voltages, currents, transformers.
+    `price` (t,): EUR/MWh of energy at the interface, for the cheapest exchange; none: energy is free. Without `costs`,
+    a third of the work, the outline alone is drawn: costs and the points inside are nan, and `convex` speaks of the
+    rays only. Raises as `dispatch`. Limits are those of `dispatch`: voltages, currents, transformers.
     """
     injection = p_mw + 1j * q_mvar
     t = len(p_mw)
@@ -84,15 +86,15 @@ def area(
     start = dispatch(network, p_mw, q_mvar, chosen.then(one))
     angle = 2 * np.pi * np.arange(directions) / directions
     shape = (t, 2 * directions)
-    outline, within = np.full(shape, np.nan + 0j), np.full(shape, np.nan + 0j)
-    cost, inside, convex = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(t, dtype=np.bool_)
-    support = np.full((t, directions), np.nan)
+    outline, within = np.full(shape, np.nan + 0j), np.full((t, directions), np.nan + 0j)
+    cost, convex = np.full(shape, np.nan), np.zeros(t, dtype=np.bool_)
+    inside, support = np.full((t, directions), np.nan), np.full((t, directions), np.nan)
     units_p, units_q = (np.full((*shape, len(chosen)), np.nan) for _ in range(2))
     for period in np.flatnonzero(start.feasible).tolist():
         asked = _Asked(network, injection[period], chosen.periods(np.array([period])))
         corners = asked.farthest(angle, start.p_mw[[period], :-1], start.q_mvar[[period], :-1])
         support[period] = (corners.exchange * np.exp(-1j * angle)).real
-        edge, inner, convex[period] = asked.outlined(corners)
+        edge, inner, convex[period] = asked.outlined(corners, costs)
         outline[period], cost[period] = edge.exchange, edge.cost
         units_p[period], units_q[period] = edge.p_mw, edge.q_mvar
         within[period], inside[period] = inner.exchange, inner.cost
@@ -204,9 +206,12 @@ class _Asked:
         found = self._solved(self.one, fixed, (once.p_mw, once.q_mvar))
         return replace(found.at(back), exchange=points.exchange)
 
-    def _solved(self, one: Controllables, exchange: Controllables, start: tuple[Floats, Floats]) -> _Points:
+    def _solved(
+        self, one: Controllables, exchange: Controllables, start: tuple[Floats, Floats], at_source: complex = 0j
+    ) -> _Points:
         count = len(start[0])
         base = np.tile(self.injection, (count, 1))
+        base[:, self.network.slack] += at_source
         at = tuple(np.hstack([part, np.zeros((count, 1))]) for part in start)
         chosen = one.periods(np.zeros(count, dtype=np.int64)).then(exchange)
         found = dispatch(self.network, base.real, base.imag, chosen, start=(at[0], at[1]))
@@ -220,36 +225,57 @@ class _Asked:
             found.feasible,
         )
 
-    def outlined(self, corners: _Points) -> tuple[_Points, _Points, bool]:
-        """Corners with the middles of their edges, points half-way inside, and whether all of them hold as they are."""
+    def outlined(self, corners: _Points, costs: bool) -> tuple[_Points, _Points, bool]:
+        """Corners with the ends of rays through the middles of their edges, points half-way inside, and whether all of
+        that is reached as far as a convex area would reach."""
         count = len(corners.exchange)
         whole = np.arange(count)
         centre = self._centre(corners)
-        middles = corners.towards(corners.at((whole + 1) % count), 0.5)
-        asked = corners.then(middles).at(np.stack([whole, whole + count], axis=1).ravel())
-        edge = self.drawn_in(self.cheapest(asked), centre)
-        width = float(np.abs(asked.exchange - centre.exchange).max())
-        inner = self.cheapest(edge.towards(centre.at(np.zeros(2 * count, dtype=np.int64)), 0.5))
-        straight = np.abs(edge.exchange - asked.exchange).max() <= CONVEX * width
-        return edge, inner, bool(straight and inner.reached.all())
+        middle = (corners.exchange + np.roll(corners.exchange, -1)) / 2
+        ends = self.along(centre, middle - centre.exchange[0])
+        width = float(np.abs(corners.exchange - centre.exchange).max())
+        short = np.abs(middle - centre.exchange) - np.abs(ends.exchange - centre.exchange)
+        straight = bool((short <= CONVEX * width).all())
+        edge = corners.then(ends).at(np.stack([whole, whole + count], axis=1).ravel())
+        if not costs:
+            unknown = np.full(2 * count, np.nan)
+            nowhere = replace(corners, exchange=unknown[:count] + 0j, cost=unknown[:count])
+            return replace(edge, cost=unknown), nowhere, straight
+        edge = self.cheapest(edge)
+        inner = self.cheapest(edge.towards(centre.at(np.zeros(2 * count, dtype=np.int64)), 0.5).at(slice(0, None, 2)))
+        return edge, inner, straight and bool(inner.reached.all())
+
+    def along(self, centre: _Points, ray: np.ndarray) -> _Points:
+        """The farthest point from the centre along each ray (k,). The centre counts as injected at the source, and what
+        the interface adds keeps the ray's ratio of reactive to real power."""
+        length = np.abs(ray)
+        count = len(ray)
+        # A ray straight up or down has no such ratio and is leant over by a thousandth.
+        real = np.where(np.abs(ray.real) < 1e-3 * length, np.copysign(1e-3 * length, ray.real), ray.real)
+        still = length <= 1e-9
+        real = np.where(still, 1.0, real)
+        found = [
+            self._solved(
+                self.free_of_cost,
+                replace(
+                    interface(self.network, np.array([-np.sign(real[k])])),
+                    p_min=np.full((1, 1), -np.inf if real[k] < 0 else 0.0),
+                    p_max=np.full((1, 1), np.inf if real[k] > 0 else 0.0),
+                    tan_phi=np.array([ray.imag[k] / real[k]]),
+                ),
+                (centre.p_mw, centre.q_mvar),
+                complex(centre.exchange[0]),
+            )
+            for k in np.flatnonzero(~still).tolist()
+        ]
+        ends = centre.at(np.zeros(count, dtype=np.int64))
+        place = np.arange(count)
+        place[~still] = count + np.arange(len(found))
+        for one in found:
+            ends = ends.then(one)
+        return ends.at(place)
 
     def _centre(self, corners: _Points) -> _Points:
         """The mean of the corners where it can be reached, else the first corner."""
         found = self.cheapest(corners.mean())
         return found if found.reached[0] else self.cheapest(corners.at(slice(0, 1)))
-
-    def drawn_in(self, asked: _Points, centre: _Points) -> _Points:
-        """Points that cannot be reached drawn towards the centre until they can, by bisection."""
-        lost = np.flatnonzero(~asked.reached)
-        if not len(lost):
-            return asked
-        inner = centre.at(np.zeros(len(lost), dtype=np.int64))
-        low, high, best = np.zeros(len(lost)), np.ones(len(lost)), inner
-        for _ in range(BISECTIONS):
-            half = (low + high) / 2
-            tried = self.cheapest(inner.towards(asked.at(lost), half))
-            best = best.then(tried).at(np.where(tried.reached, np.arange(len(lost)) + len(lost), np.arange(len(lost))))
-            low, high = np.where(tried.reached, half, low), np.where(tried.reached, high, half)
-        place = np.arange(len(asked.exchange))
-        place[lost] = len(place) + np.arange(len(lost))
-        return asked.then(best).at(place)

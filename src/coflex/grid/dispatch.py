@@ -144,6 +144,11 @@ class _Layout:
         self.segments += [(k + j, sign * chosen.use[i], 0.0) for j, i in enumerate(self.free_q) for sign in (-1, 1)]
         self.segments = [piece for piece in self.segments if piece[0] < k or piece[1]]
         self.curved = np.array(sorted({column for column, _, _ in self.segments}), dtype=np.int64)
+        self.pieces = (
+            np.array([column for column, _, _ in self.segments], dtype=np.int64),
+            np.array([slope for _, slope, _ in self.segments]),
+            np.array([at_zero for _, _, at_zero in self.segments]),
+        )
         self.limits = self._limits()
 
     def _effects(self, chosen: Controllables) -> tuple[Ports, Floats]:
@@ -252,9 +257,9 @@ class _Task:
         """EUR/h of each column whose cost has corners."""
         layout = self.layout
         level = np.full(len(layout.curved), -np.inf)
-        for column, slope, at_zero in layout.segments:
-            place = int(np.searchsorted(layout.curved, column))
-            level[place] = max(level[place], slope * columns[column] + at_zero)
+        if layout.segments:
+            column, slope, at_zero = layout.pieces
+            np.maximum.at(level, np.searchsorted(layout.curved, column), slope * columns[column] + at_zero)
         return level
 
     def solve(self, columns: Floats, near: Complexes) -> tuple[Floats, Point] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -127,6 +127,29 @@ class NodeState:
     q_mvar: float
 
 
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """A device of the operator's own means that departs from its normal position in a quarter-hour. `kind`: tap, step
+    or switch; `position` of a switch: 1 closed, 0 open."""
+
+    start: datetime
+    kind: str
+    device: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLine:
+    """Power into a substation from the grid above in a quarter-hour, as last sent in a session: kW and kvar, positive
+    into the distribution grid."""
+
+    session: str
+    substation: str
+    start: datetime
+    p_kw: float
+    q_kvar: float
+
+
 def offer_lines(offers: Iterable[Offer]) -> tuple[OfferStepLine, ...]:
     """One line a price step."""
     return tuple(
@@ -184,6 +207,26 @@ def node_states(names: Sequence[str], axis: Axis, p_mw: Floats, q_mvar: Floats) 
         NodeState(name, start, active, reactive)
         for n, name in enumerate(names)
         for start, active, reactive in zip(instants, p[:, n].tolist(), q[:, n].tolist(), strict=True)
+    )
+
+
+def setting_lines(departs: Mapping[str, Mapping[str, Mapping[str, int]]]) -> tuple[SettingLine, ...]:
+    """Of each quarter-hour (its instant as text) and kind of device, the positions by name."""
+    kinds = {"taps": "tap", "steps": "step", "closed": "switch"}
+    return tuple(
+        SettingLine(datetime.fromisoformat(start), name, device, int(position))
+        for start, devices in sorted(departs.items())
+        for kind, name in kinds.items()
+        for device, position in sorted(devices.get(kind, {}).items())
+    )
+
+
+def profile_lines(session: str, substation: str, axis: Axis, p_mw: Floats, q_mvar: Floats) -> tuple[ProfileLine, ...]:
+    """One line a quarter-hour, to the milliwatt."""
+    kw, kvar = ((values * 1000).round(6) + 0.0 for values in (p_mw, q_mvar))
+    return tuple(
+        ProfileLine(session, substation, start, active, reactive)
+        for start, active, reactive in zip(axis, kw.tolist(), kvar.tolist(), strict=True)
     )
 
 

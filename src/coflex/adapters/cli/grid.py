@@ -29,12 +29,24 @@ Rows = Annotated[int, typer.Option("--rows", min=0, help="Longest table shown; -
 grids = typer.Typer(help="Grids by themselves: states, limits, lights, areas and prices.", no_args_is_help=True)
 
 
+Reach = Annotated[
+    bool, typer.Option("--reactive-limits", help="Machines let their voltage go at the limits of their reactive power.")
+]
+
+
 def _study(
-    ctx: typer.Context, name: str, file: str, day: date | None, as_json: bool, rows: int, act: Callable[[Any], Any]
+    ctx: typer.Context,
+    name: str,
+    file: str,
+    day: date | None,
+    as_json: bool,
+    rows: int,
+    act: Callable[[Any], Any],
+    within_reach: bool = False,
 ) -> None:
     """One question to a grid, and its answer shown."""
     with application(ctx, as_json) as here:
-        answer = act(here.study(file, day))
+        answer = act(here.study(file, day, within_reach))
         if as_json:
             screen.put_json(answer)
         else:
@@ -42,21 +54,35 @@ def _study(
 
 
 @grids.command(short_help="Voltages, loadings and losses.")
-def powerflow(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+def powerflow(
+    ctx: typer.Context,
+    grid: File,
+    day: OfDay = None,
+    reactive_limits: Reach = False,
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
     """Solve the AC power flow of a grid: the powers as the file gives them, or a whole day of its profiles.
 
     Example: coflex grid powerflow case33bw.m
     """
-    _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.power_flow())
+    _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.power_flow(), reactive_limits)
 
 
 @grids.command(short_help="Which limits are broken, where and when.")
-def assess(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+def assess(
+    ctx: typer.Context,
+    grid: File,
+    day: OfDay = None,
+    reactive_limits: Reach = False,
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
     """Name every voltage and loading beyond its limit, and what in the data should not be trusted.
 
     Example: coflex grid assess 1-MV-urban--0-sw --day 2016-07-05
     """
-    _study(ctx, "assess", grid, day, as_json, rows, lambda study: study.assessment())
+    _study(ctx, "assess", grid, day, as_json, rows, lambda study: study.assessment(), reactive_limits)
 
 
 @grids.command(short_help="The most likely state, from sensors.")

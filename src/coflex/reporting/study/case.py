@@ -16,6 +16,7 @@ from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.quality import quality
+from coflex.grid.reactive_limits import machine_mvar, reach, solve_within
 from coflex.grid.tables import GridTables
 
 # The one period of a grid without profiles; its date says nothing and is never shown.
@@ -25,7 +26,8 @@ _AS_GIVEN = Axis(datetime(2000, 1, 1, tzinfo=UTC), 1, timedelta(hours=1))
 @dataclass(frozen=True, eq=False)
 class GridCase:
     """A grid under study. `p_mw`, `q_mvar` (elements, t) in the order of `network.element_names`, injection positive;
-    `labels[t]`: what each period is called; `findings`: what the reading and the data themselves give to doubt."""
+    `labels[t]`: what each period is called; `findings`: what the reading and the data themselves give to doubt.
+    `within_reach`: machines let their voltage go at the limits of their reactive power."""
 
     name: str
     tables: GridTables
@@ -35,6 +37,7 @@ class GridCase:
     p_mw: Floats
     q_mvar: Floats
     findings: tuple[Finding, ...]
+    within_reach: bool = False
 
     @property
     def injections(self) -> tuple[Floats, Floats]:
@@ -43,11 +46,37 @@ class GridCase:
 
     def solve(self) -> GridState:
         """The state of every period. Raises GridFailure when one has none."""
+        if self.within_reach and len(self.network.held):
+            return solve_within(self.network, reach(self.tables, self.network), *self.injections)
         return solve(self.network, *self.injections)
+
+    def beyond(self, state: GridState) -> tuple[Finding, ...]:
+        """Machines that a state asks for more reactive power than they have."""
+        network = self.network
+        if not len(network.held):
+            return ()
+        limits = reach(self.tables, network)
+        given = machine_mvar(network, state, self.injections[1])
+        found = []
+        for h, name in enumerate(limits.names):
+            low, high = float(given[:, h].min()), float(given[:, h].max())
+            if low < limits.low[h] - 1e-3 or high > limits.high[h] + 1e-3:
+                worst = low if low < limits.low[h] else high
+                message = (
+                    f"To hold its voltage it gives {worst:.4g} Mvar, beyond its {limits.low[h]:.4g} to "
+                    f"{limits.high[h]:.4g}. Solve with --reactive-limits to let the voltage go."
+                )
+                found.append(Finding(f"generators.csv: {name}", "beyond_reach", message))
+        return tuple(found)
 
 
 def grid_case(
-    name: str, tables: GridTables, profiles: Series | None, axis: Axis | None, findings: Sequence[Finding] = ()
+    name: str,
+    tables: GridTables,
+    profiles: Series | None,
+    axis: Axis | None,
+    findings: Sequence[Finding] = (),
+    within_reach: bool = False,
 ) -> GridCase:
     """A grid with its powers as given, or by its profiles on an axis, and all that its data give to doubt. Raises
     Refused with the faults of the tables."""
@@ -56,10 +85,10 @@ def grid_case(
     if profiles is None or axis is None:
         at_rest = Series((), _AS_GIVEN, np.zeros((0, 1)))
         p, q = element_powers(_without_profiles(tables), at_rest)
-        return GridCase(name, tables, network, _AS_GIVEN, ("as given",), p, q, findings)
+        return GridCase(name, tables, network, _AS_GIVEN, ("as given",), p, q, findings, within_reach)
     p, q = element_powers(tables, profiles.window(axis))
     labels = tuple(instant.isoformat() for instant in axis)
-    return GridCase(name, tables, network, axis, labels, p, q, findings)
+    return GridCase(name, tables, network, axis, labels, p, q, findings, within_reach)
 
 
 def _without_profiles(tables: GridTables) -> GridTables:

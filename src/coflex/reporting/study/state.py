@@ -110,7 +110,7 @@ def power_flow(case: GridCase) -> PowerFlowAnswer:
         interface_q_mvar=float(state.interface_q_mvar.mean()),
         buses=_buses(case, state),
         branches=_branches(case, state),
-        findings=case.findings,
+        findings=(*case.findings, *case.beyond(state)),
     )
 
 
@@ -165,5 +165,5 @@ def assessment(case: GridCase) -> AssessAnswer:
             BrokenLimit(label[one.start], one.element, one.kind.value, one.value, one.bound, one.excess)
             for one in found
         ),
-        findings=case.findings,
+        findings=(*case.findings, *case.beyond(state)),
     )
