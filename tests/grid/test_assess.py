@@ -20,9 +20,9 @@ def test_every_limit_beyond_its_bound_is_listed_once_with_time_place_and_size() 
     tables = radial(i_max_a=90.0, v_min=0.99)
     network = build(tables)
     p, q = injections(tables, network)
-    scale = np.array([[0.2], [1.0], [1.4]])
+    scale = np.linspace(0.2, 1.6, 29)[:, None]
     state = solve(network, p * scale, q * scale)
-    axis = Axis(START, 3)
+    axis = Axis(START, 29)
     listed = {(v.start, v.kind, v.element): v for v in violations(network, state, axis)}
     expected = set()
     for t, start in enumerate(axis):
@@ -35,6 +35,14 @@ def test_every_limit_beyond_its_bound_is_listed_once_with_time_place_and_size() 
     assert listed.keys() == expected and len(expected) > 5
     assert {kind for _, kind, _ in expected} == {LimitKind.VOLTAGE_LOW, LimitKind.LOADING}
     assert all(v.excess > 0 for v in listed.values())
+    assert 0 < min(v.excess for v in listed.values() if v.kind is LimitKind.LOADING) < 0.03
+    for (start, kind, element), violation in listed.items():
+        t = axis.position(start)
+        if kind is LimitKind.LOADING:
+            value = state.loading[t, network.branch_names.index(element)]
+        else:
+            value = state.vm[t, network.node_of(element)]
+        assert (violation.value, violation.bound) == (value, 1.0 if kind is LimitKind.LOADING else 0.99)
     assert list(listed) == sorted(listed)
 
 

@@ -15,6 +15,7 @@ from coflex.grid.controllable import controllables, interface
 from coflex.grid.dispatch import VIOLATION, Dispatched, dispatch
 from coflex.grid.network import build
 from coflex.grid.powerflow import solve
+from coflex.grid.tables import Bus, GridTables, Line, Source
 from support.dispatches import Problem, problem, units
 from support.ipopt_dispatch import ipopt_dispatch
 from support.second_engine import pandapower_net, run, worst_margin
@@ -145,6 +146,22 @@ def test_an_exchange_that_is_given_is_met_or_told_to_be_out_of_reach() -> None:
         assert answer.feasible.tolist() == [met]
         assert (answer.state.interface_p_mw[0] == pytest.approx(target, abs=1e-6)) == met
         assert met or answer.unbalanced[0] > 1.0
+
+
+@pytest.mark.spec("GRID-10")
+def test_a_far_exchange_is_not_lost_to_the_nearest_corner() -> None:
+    # 30 MW over 12 + 40j ohm at 110 kV take most at the reactive bound that loses most, q = -12, and not at q = 8:
+    # the larger root w of w^2 + (2 (12 * 30 + 40 * 12) - 110^2) w + (12^2 + 40^2) (30^2 + 12^2) = 0 gives 30 + 12 I^2.
+    buses = tuple(Bus(name, 110.0, 0.8, 1.1, 0.0, 0.0, "") for name in ("S", "L"))
+    line = Line("S-L", "S", "L", 30.0, 12.0, 40.0, 0.0, 0.0, 100.0)
+    network = build(GridTables(buses, (line,), (), (), (Source("above", "S", 1.0),), (), (), ()))
+    one: Floats = np.ones((1, 1))
+    unit = controllables(("u",), np.array([network.node_of("L")]), (-30 * one, 10 * one), (-12 * one, 8 * one))
+    nothing = np.zeros((1, 2))
+    answer = dispatch(network, nothing, nothing, unit.then(interface(network, np.array([-1.0]))))
+    b = 2 * (12 * 30 + 40 * 12) - 110.0**2
+    w = (-b + np.sqrt(b**2 - 4 * (12**2 + 40**2) * (30**2 + 12**2))) / 2
+    assert answer.state.interface_p_mw[0] == pytest.approx(30 + 12 * (30**2 + 12**2) / w, abs=1e-6)
 
 
 @pytest.mark.spec("MKT-06")

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Refused
+from coflex.grid.dispatch import dispatch
 from coflex.grid.network import build
 from coflex.grid.opf import OptimalFlow, called, dc_optimal_flow, optimal_flow
 from coflex.grid.opf import given as injected
-from coflex.grid.tables import CostPoint, GridTables
+from coflex.grid.tables import CostPoint, GridTables, Load, Shunt
 from support.ipopt_dispatch import ipopt_dispatch
 from support.published_opf import of_arrays, published
 
@@ -38,6 +39,14 @@ def test_dc_objectives_are_those_that_were_published(case: str) -> None:
     flow = optimal_flow(published(case))
     assert flow.objective_eur_h[0] == pytest.approx(DC[case], rel=5e-5)
     assert flow.feasible.all()
+
+
+@pytest.mark.spec("GRID-13")
+def test_with_the_susceptance_of_the_published_model_the_three_bus_case_costs_as_published() -> None:
+    # PowerModels takes x / (r^2 + x^2) where MATPOWER and we take 1 / x.
+    tables = published("case3_lmbd")
+    turned = tuple(replace(row, x_pu=(row.r_pu**2 + row.x_pu**2) / row.x_pu) for row in tables.branches)
+    assert optimal_flow(replace(tables, branches=turned)).objective_eur_h[0] == pytest.approx(5.6959e3, rel=1e-5)
 
 
 @pytest.mark.spec("GRID-13")
@@ -88,6 +97,28 @@ def test_ipopt_finds_the_same_ac_objective_from_a_flat_start(name: str) -> None:
     assert other.solved and flow.feasible.all()
     assert flow.objective_eur_h[0] == pytest.approx(other.cost + constant, rel=1e-6)
     assert np.abs(flow.price[0] - other.price.real).max() < 0.01
+
+
+@pytest.mark.spec("GRID-13")
+def test_corners_of_cost_on_curved_limits_take_few_passes() -> None:
+    """Without the second-order correction, steps along curved limits stay so short that passes run out."""
+    _, tables = pandapower_case("case30")
+    cost = ((0.0, 0.0), (12.0, 144.0), (36.0, 1008.0), (60.0, 2832.0), (100.0, 7000.0))
+    points = tuple(
+        CostPoint(f"{row.element} {i}", row.element, mw, eur * (1 + k / 10))
+        for k, row in enumerate(tables.dispatches)
+        for i, (mw, eur) in enumerate(cost)
+    )
+    tables = replace(tables, cost_points=points)
+    network = build(tables)
+    chosen, _ = called(tables, network)
+    injection = injected(tables, network)
+    begin = dc_optimal_flow(network, injection.real, chosen)
+    start = begin.p_mw, begin.q_mvar
+    answer = dispatch(network, injection.real, injection.imag, chosen, voltages=True, apparent=True, start=start)
+    assert answer.feasible.all() and answer.passes[0] <= 20
+    other = ipopt_dispatch(network, injection[0], chosen, answer.state.u[0], voltages=True, apparent=True)
+    assert other.solved and answer.cost_eur_h[0] == pytest.approx(other.cost, rel=1e-6)
 
 
 def congested() -> GridTables:
@@ -156,6 +187,15 @@ def test_scipy_finds_the_same_cost_with_distribution_factors(seed: int) -> None:
     assert (answer.status == 0) == bool(flow.feasible[0])
     if answer.status == 0:
         assert flow.objective_eur_h[0] == pytest.approx(answer.fun, rel=1e-8)
+
+
+@pytest.mark.spec("GRID-13")
+def test_a_shunt_s_conductance_is_a_load() -> None:
+    tables = published("case5_pjm")
+    shunt = replace(tables, shunts=(Shunt("s", "2", 10.0, 0.0, 2, 3),))
+    load = replace(tables, loads=(*tables.loads, Load("s", "2", 20.0, 0.0, "", "")))
+    found, other = optimal_flow(shunt), optimal_flow(load)
+    assert found.objective_eur_h == pytest.approx(other.objective_eur_h) and found.price == pytest.approx(other.price)
 
 
 @pytest.mark.spec("GRID-13")

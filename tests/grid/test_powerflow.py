@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coflex.adapters.grids.simbench import SimbenchGrid, pandapower_of
+from coflex.adapters.grids.simbench import SimbenchGrid, pandapower_of, read_simbench
 from coflex.domain.errors import GridFailure
+from coflex.grid import current, powerflow
 from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
-from coflex.grid.powerflow import GridState, solve
+from coflex.grid.powerflow import GridState, Method, mismatch, solve
 from support import second_engine
 from support.small_grids import injections, meshed, radial, solved
 
@@ -59,7 +61,7 @@ def test_pandapower_finds_the_same_voltages_loadings_and_losses(
 
     load_net(net, urban, QUARTERS[case % 5], 1.0 + case // 5)
     pp.runpp(net, trafo_model="pi", calculate_voltage_angles=True, tolerance_mva=1e-9, numba=False)
-    assert np.abs(net.res_bus.vm_pu - states.vm[case, network.node_of_bus]).max() < 1e-6
+    assert np.abs(net.res_bus.vm_pu - states.vm[case, network.node_of_bus]).max() < 1e-8
     where = {name: i for i, name in enumerate(network.branch_names)}
     own = states.loading[case] * 100
     lines = own[[where[name] for name in net.line.name]]
@@ -72,6 +74,99 @@ def test_pandapower_finds_the_same_voltages_loadings_and_losses(
     assert np.isclose(net.res_ext_grid.q_mvar.sum(), states.interface_q_mvar[case], atol=1e-6)
     losses = net.res_line.pl_mw.sum() + net.res_trafo.pl_mw.sum()
     assert np.isclose(losses, states.losses_mw[case], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.spec("GRID-02")
+@pytest.mark.parametrize("code", ["1-MV-rural--0-sw", "1-MV-comm--0-sw", "1-LV-rural1--0-sw", "1-LV-urban6--0-sw"])
+def test_other_simbench_grids_agree_with_pandapower_to_1e_8(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads and generators at their rated power, three times as much, and half of it; both methods."""
+    import pandapower as pp
+
+    net = pandapower_of(code)
+    # SimBench is slow to read; what it gives is read once and taken for both.
+    monkeypatch.setattr("simbench.get_simbench_net", lambda _: deepcopy(net))
+    tables = read_simbench(code).grid
+    network = build(tables)
+    net.storage["in_service"] = False
+    rated = {"load": net.load[["p_mw", "q_mvar"]].copy(), "sgen": net.sgen[["p_mw", "q_mvar"]].copy()}
+    scales = (1.0, 3.0, 0.5) if "MV" in code else (1.0, 1.5, 0.5)
+    pairs = [injections(tables, network, scale, scale) for scale in scales]
+    p, q = (np.concatenate(x) for x in zip(*pairs, strict=True))
+    found = [solve(network, p, q, method) for method in Method]
+    for t, scale in enumerate(scales):
+        for kind, frame in rated.items():
+            net[kind][["p_mw", "q_mvar"]] = scale * frame
+        pp.runpp(net, trafo_model="pi", calculate_voltage_angles=True, tolerance_mva=1e-10, numba=False, init="dc")
+        there = net.res_bus[net.bus.in_service.astype(bool)]
+        for state in found:
+            u = state.u[t, network.node_of_bus]
+            assert np.abs(there.vm_pu - np.abs(u)).max() < 1e-8
+            assert np.abs(np.exp(1j * np.radians(there.va_degree)) - u / np.abs(u)).max() < 1e-8
+
+
+@pytest.mark.spec("GRID-02")
+@pytest.mark.parametrize("stress", [0.5, 2.0, 4.5])
+@pytest.mark.parametrize("tables", [radial(), meshed()], ids=["open ring", "closed ring"])
+def test_iterative_current_finds_what_newton_finds(tables: Any, stress: float) -> None:
+    network = build(tables)
+    p, q = injections(tables, network, load=stress)
+    exact, quick = (solve(network, p, q, method) for method in Method)
+    assert np.abs(exact.u - quick.u).max() < 1e-8
+    assert mismatch(network, quick.u, p, q).max() < 1e-8
+
+
+@pytest.mark.spec("GRID-02")
+def test_what_iterative_current_leaves_open_newton_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three steps the heavily loaded period is not there yet, the light ones are."""
+    tables = radial()
+    network = build(tables)
+    p, q = (np.concatenate([0.001 * x, 3 * x, 0.001 * x]) for x in injections(tables, network))
+    exact = solve(network, p, q)
+    monkeypatch.setattr(current, "STEPS", 3)
+    again = []
+    by_newton = powerflow._by_newton
+
+    def counted(network: Network, p: Any, q: Any) -> Any:
+        again.append(p[:, network.not_slack].sum(axis=1).tolist())
+        return by_newton(network, p, q)
+
+    monkeypatch.setattr(powerflow, "_by_newton", counted)
+    quick = solve(network, p, q, Method.CURRENT)
+    assert again == [[pytest.approx(p[1].sum())]]
+    assert np.abs(exact.u - quick.u).max() < 1e-8
+
+
+@pytest.mark.spec("GRID-02")
+def test_more_states_than_fit_at_a_time_are_the_states_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = meshed()
+    network = build(tables)
+    p, q = (np.linspace(0, 3, 11)[:, None] * x for x in injections(tables, network))
+    together = solve(network, p, q, Method.CURRENT)
+    monkeypatch.setattr(current, "ROOM", 4 * network.n)
+    assert np.abs(together.u - solve(network, p, q, Method.CURRENT).u).max() < 1e-9
+
+
+@pytest.mark.spec("GRID-02")
+@pytest.mark.parametrize("method", Method)
+def test_no_method_answers_for_an_injection_that_no_grid_can_carry(method: Method) -> None:
+    tables = radial()
+    network = build(tables)
+    p, q = injections(tables, network)
+    with pytest.raises(GridFailure, match=r"period 1 has no solution \(2 of 4"):
+        solve(network, np.concatenate([p, 1000 * p, p, 1000 * p]), np.concatenate([q, 1000 * q, q, 1000 * q]), method)
+
+
+@pytest.mark.spec("GRID-02")
+def test_an_injection_that_is_no_number_is_named_and_not_taken_for_nothing() -> None:
+    tables = radial()
+    network = build(tables)
+    p, q = injections(tables, network)
+    p[0, network.node_of("B2")] = np.nan
+    with pytest.raises(GridFailure, match="B2 in period 0"):
+        solve(network, p, q)
+    p[0, network.node_of("B2")], p[0, network.slack] = 0.0, np.nan
+    assert np.isfinite(solve(network, p, q).u).all()
 
 
 @pytest.mark.spec("GRID-02")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import numpy as np
 
 from coflex.domain.need import Violation
 from coflex.domain.qualification import LimitKind
-from coflex.domain.quantity import Floats
+from coflex.domain.quantity import Bools, Floats
 from coflex.domain.time import Axis
 from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState
@@ -27,21 +30,25 @@ def violations(network: Network, state: GridState, axis: Axis, tolerance: float 
 
     The slack's own voltage is the grid's above and is left out.
     """
+    vm, loading = state.vm, state.loading
+    inner = np.arange(network.n) != network.slack
+    found = [
+        *_beyond(LimitKind.VOLTAGE_HIGH, inner & (vm > network.v_max + tolerance), vm, network.v_max),
+        *_beyond(LimitKind.VOLTAGE_LOW, inner & (vm < network.v_min - tolerance), vm, network.v_min),
+        *_beyond(LimitKind.LOADING, loading > network.loading_max + tolerance, loading, network.loading_max),
+    ]
+    names = {kind: network.branch_names if kind is LimitKind.LOADING else network.node_names for kind in LimitKind}
     instants = tuple(axis)
-    high, low, loading = margins(network, state)
-    high[:, network.slack] = low[:, network.slack] = -np.inf
-    found: list[Violation] = []
-    vm = state.vm
-    for kind, margin, bound in (
-        (LimitKind.VOLTAGE_HIGH, high, network.v_max),
-        (LimitKind.VOLTAGE_LOW, low, network.v_min),
-    ):
-        for t, i in np.argwhere(margin > tolerance):
-            found.append(Violation(instants[t], network.node_names[i], kind, float(vm[t, i]), float(bound[i])))
-    for t, i in np.argwhere(loading > tolerance):
-        value, bound_of = float(state.loading[t, i]), float(network.loading_max[i])
-        found.append(Violation(instants[t], network.branch_names[i], LimitKind.LOADING, value, bound_of))
-    return tuple(sorted(found, key=lambda v: (v.start, v.kind, v.element)))
+    listed = sorted((t, kind, names[kind][i], value, bound) for t, kind, i, value, bound in found)
+    return tuple(Violation(instants[t], element, kind, value, bound) for t, kind, element, value, bound in listed)
+
+
+def _beyond(
+    kind: LimitKind, broken: Bools, value: Floats, bound: Floats
+) -> Iterator[tuple[int, LimitKind, int, float, float]]:
+    """Period, kind, element, value and bound of each broken limit."""
+    t, i = np.nonzero(broken)
+    return zip(t.tolist(), repeat(kind), i.tolist(), value[t, i].tolist(), bound[i].tolist(), strict=False)
 
 
 def worst(network: Network, state: GridState) -> tuple[LimitKind, str, float, float]:
