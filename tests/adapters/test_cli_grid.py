@@ -136,3 +136,32 @@ def test_tables_are_cut_for_people_and_never_for_programs() -> None:
 def test_a_day_is_asked_of_a_grid_that_has_none() -> None:
     told = coflex("grid", "powerflow", grid("case33bw"), "--day", "2016-07-05")
     assert told.exit_code == 1 and "no profiles" in told.stderr
+
+
+@pytest.mark.spec("GRID-02")
+def test_a_load_on_one_phase_draws_down_that_phase_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    folder.mkdir()
+    (folder / "buses.csv").write_text(
+        "bus,vn_kv,v_min_pu,v_max_pu,longitude,latitude,perimeter\nM,20,0.9,1.1,0,0,\nL,0.4,0.9,1.1,0,0,\nK,0.4,0.9,1.1,0,0,\n"
+    )
+    (folder / "lines.csv").write_text(
+        "line,from_bus,to_bus,length_km,r_ohm,x_ohm,c_nf,i_max_a,loading_max_percent\nc,L,K,0.2,0.06,0.016,50,200,100\n"
+    )
+    (folder / "transformers.csv").write_text(
+        "transformer,hv_bus,lv_bus,sn_mva,vn_hv_kv,vn_lv_kv,vk_percent,vkr_percent,pfe_kw,i0_percent,shift_degree,tap_side,"
+        "tap_neutral,tap_min,tap_max,tap_step_percent,tap_pos,loading_max_percent,vector_group\n"
+        "t,M,L,0.4,20,0.4,4,1.2,0.6,0.3,150,hv,0,-2,2,2.5,0,100,Dyn5\n"
+    )
+    (folder / "switches.csv").write_text("switch,kind,bus,element,closed\n")
+    (folder / "sources.csv").write_text("source,bus,vm_pu\ns,M,1.0\n")
+    (folder / "loads.csv").write_text("load,bus,p_mw,q_mvar,profile_p,profile_q,phase\nhouse,K,0.01,0.002,,,b\n")
+    (folder / "generators.csv").write_text("generator,bus,p_mw,q_mvar,technology,profile\n")
+    (folder / "storages.csv").write_text("storage,bus,p_rated_mw,energy_mwh,efficiency,soc_initial\n")
+    answer = say("powerflow", folder, "--three-phase")
+    (end,) = [bus for bus in answer["buses"] if bus["bus"] == "K"]
+    assert end["b_pu"] < min(end["a_pu"], end["c_pu"]) - 0.005 and answer["highest_unbalance_bus"] == "K"
+    (cable,) = [branch for branch in answer["branches"] if branch["branch"] == "c"]
+    assert cable["neutral"] == pytest.approx(cable["b"], rel=1e-3) and cable["a"] < 0.01
+    # A tenth of a MVA on three phases is 10.2 kVA on one: 44 A at 0.23 kV, of 200 A.
+    assert cable["b"] == pytest.approx(10.2 / 0.23 / end["b_pu"] / 200, rel=0.01)

@@ -58,6 +58,7 @@ def powerflow(
     ctx: typer.Context,
     grid: File,
     day: OfDay = None,
+    three_phase: Annotated[bool, typer.Option("--three-phase", help="Each phase by itself, for low voltage.")] = False,
     reactive_limits: Reach = False,
     rows: Rows = 10,
     as_json: Json = False,
@@ -66,7 +67,10 @@ def powerflow(
 
     Example: coflex grid powerflow case33bw.m
     """
-    _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.power_flow(), reactive_limits)
+    if three_phase:
+        _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.three_phase_flow())
+    else:
+        _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.power_flow(), reactive_limits)
 
 
 @grids.command(short_help="Which limits are broken, where and when.")
