@@ -13,7 +13,8 @@ from scipy.optimize import linprog
 from coflex.adapters.grids.simbench import SimbenchGrid
 from coflex.domain.quantity import Floats, Ints
 from coflex.grid.injection import element_powers, node_injections
-from coflex.grid.light import Agents, capability, fill, worst_split
+from coflex.grid.knapsack import fill, worst_split
+from coflex.grid.light import Agents, capability
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, VOLTAGE, Linearisation, Quantities

@@ -13,12 +13,10 @@ import numpy as np
 
 from coflex.domain.qualification import LimitKind, StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Bools, Direction, Floats, Ints
-from coflex.grid.light import Agents, capability
+from coflex.grid.light import MATTERS, Agents, capability
 from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 
-# Least worsening of an already broken limit that counts: 0.0005 pu, or 0.05 % of a rating.
-MATTERS = 5e-4
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,6 +111,22 @@ class Linearisation:
             )
         return self._factors[t]
 
+    def responses(self, t: int, node: Ints, tan_phi: Floats) -> Complexes:
+        """Change of all complex voltages in pu per MW injected at `node[c]` with `tan_phi[c]` Mvar per MW beside it,
+        in period t, shape (nodes, c). The forward side of the same factorisation: one solve an injection."""
+        network, order = self.network, _elimination_order(self.network)
+        place = np.full(network.n, -1, dtype=np.int64)
+        place[order] = np.arange(len(order))
+        column = np.flatnonzero(place[node] >= 0)
+        injection = np.zeros((2 * len(order), len(node)))
+        injection[2 * place[node[column]], column] = 1.0
+        injection[2 * place[node[column]] + 1, column] = tan_phi[column]
+        change = self._factor(t).solve(injection, "T")
+        found = np.zeros((network.n, len(node)), dtype=np.complex128)
+        u = self.u[t, order][:, None]
+        found[order] = u * (1j * change[0::2] + change[1::2] / np.abs(u))
+        return found
+
     def sensitivities(self, wanted: Quantities) -> tuple[Floats, Floats]:
         """(df/dp, df/dq), each of shape (rows, nodes): change of each quantity per MW and per Mvar injected.
 
@@ -132,14 +148,26 @@ class Linearisation:
 
     def step(self, t: int, missing_p: Floats, missing_q: Floats) -> tuple[Floats, Floats]:
         """Newton's step at period t: changes of angle (rad) and magnitude (pu) of each node, for power that its
-        injection lacks, in MW and Mvar; at nodes of held voltage `missing_q` is the magnitude they lack."""
+        injection lacks, in MW and Mvar; at nodes of held voltage `missing_q` is the magnitude they lack. Arrays of
+        shape (nodes,), or (nodes, c) for several steps at once."""
         order = _elimination_order(self.network)
-        lacking = np.empty(2 * len(order))
+        lacking = np.empty((2 * len(order), *missing_p.shape[1:]))
         lacking[0::2], lacking[1::2] = missing_p[order], missing_q[order]
         found = self._factor(t).solve(lacking, trans="T")
-        angle, magnitude = np.zeros(self.network.n), np.zeros(self.network.n)
+        angle, magnitude = np.zeros(missing_p.shape), np.zeros(missing_p.shape)
         angle[order], magnitude[order] = found[0::2], found[1::2]
         return angle, magnitude
+
+    def adjoint(self, t: int, by_angle: Floats, by_magnitude: Floats) -> tuple[Floats, Floats]:
+        """(df/dp, df/dq) at period t of a quantity with this gradient, all of shape (nodes,), or (nodes, c) for
+        several; at nodes of held voltage df/dq is by the magnitude that is held."""
+        order = _elimination_order(self.network)
+        gradient = np.empty((2 * len(order), *by_angle.shape[1:]))
+        gradient[0::2], gradient[1::2] = by_angle[order], by_magnitude[order]
+        found = self._factor(t).solve(gradient)
+        dp, dq = np.zeros(by_angle.shape), np.zeros(by_angle.shape)
+        dp[order], dq[order] = found[0::2], found[1::2]
+        return dp, dq
 
     def _gradients(self, wanted: Quantities) -> Floats:
         """Gradient of each quantity in the interleaved unknowns, shape (rows, 2 (n - 1))."""
