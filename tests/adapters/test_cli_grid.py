@@ -84,6 +84,15 @@ def test_a_light_says_what_may_be_called_and_what_is_in_the_way() -> None:
     assert 0 < answer["capability_kw"] <= answer["potential_kw"]
 
 
+@pytest.mark.spec("GRID-07")
+def test_perimeters_drawn_anew_never_let_less_through() -> None:
+    own, *drawn = (say("light", grid("case33bw"), *words) for words in ((), *(("--perimeters", k) for k in (1, 4))))
+    assert drawn[0]["potential_kw"] == pytest.approx(own["potential_kw"]) and own["perimeters"] == 1
+    assert all(one["capability_kw"] >= own["capability_kw"] - 1 for one in drawn)
+    assert drawn[1]["perimeters"] <= 4 and drawn[0]["capability_kw"] <= drawn[1]["capability_kw"] + 1
+    assert {one["perimeter"] for one in drawn[1]["drawn"]} == {f"R0{k + 1}" for k in range(drawn[1]["perimeters"])}
+
+
 @pytest.mark.spec("GRID-03")
 def test_an_assessment_names_every_broken_limit(tmp_path: Path) -> None:
     text = grid("case33bw").read_text()

@@ -18,7 +18,6 @@ from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 
 
-
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """Units to qualify: names, `node[u]`, `tan_phi[u]`, `up_kw[u]`, `down_kw[u]` (whole kW, as registered)."""

@@ -108,12 +108,21 @@ def estimate(
 
 
 @grids.command(short_help="What may be called, whatever the split.")
-def light(ctx: typer.Context, grid: File, day: OfDay = None, rows: Rows = 10, as_json: Json = False) -> None:
+def light(
+    ctx: typer.Context,
+    grid: File,
+    day: OfDay = None,
+    perimeters: Annotated[
+        int | None, typer.Option("--perimeters", min=1, help="Draw at most so many anew, where they let most through.")
+    ] = None,
+    rows: Rows = 10,
+    as_json: Json = False,
+) -> None:
     """The traffic light of every perimeter and direction: what its elements may do together, for every split.
 
     Example: coflex grid light 1-MV-urban--0-sw --day 2016-07-05
     """
-    _study(ctx, "light", grid, day, as_json, rows, lambda study: study.lights())
+    _study(ctx, "light", grid, day, as_json, rows, lambda study: study.lights(perimeters))
 
 
 Price = Annotated[float | None, typer.Option("--price", metavar="EUR/MWH", help="Price of energy from the grid above.")]

@@ -1,13 +1,15 @@
-"""Traffic lights of a grid as tables (GRID-06): what its elements may do by perimeter, whatever split is called."""
+"""Traffic lights of a grid as tables (GRID-06): what its elements may do by perimeter, whatever split is called; by the
+perimeters of the grid, or by those that let most through (GRID-07)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coflex.domain.errors import Finding
 from coflex.domain.light import Colour
+from coflex.grid.drawing import Flexible, draw
 from coflex.grid.light import Agents, capability
 from coflex.reporting.study.case import GridCase
 from coflex.reporting.study.flexibility import Flexibility, flexibility
@@ -30,6 +32,14 @@ class Light:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A bus and the perimeter that it was drawn into."""
+
+    bus: str
+    perimeter: str
+
+
+@dataclass(frozen=True, slots=True)
 class LightAnswer:
     """Sums over perimeters and periods of what could be called, and of what may."""
 
@@ -42,14 +52,31 @@ class LightAnswer:
     potential_kw: float
     capability_kw: float
     lights: tuple[Light, ...]
+    drawn: tuple[Drawn, ...]
     findings: tuple[Finding, ...]
 
 
-def lights(case: GridCase) -> LightAnswer:
-    """The lights of all perimeters and directions; a grid without perimeters is one. Raises GridFailure."""
+def lights(case: GridCase, count: int | None) -> LightAnswer:
+    """The lights of all perimeters and directions; a grid without perimeters is one. With a `count`, perimeters are
+    drawn anew, at most so many, where they let most through. Raises GridFailure, CoflexError on a count below 1."""
     flexible = flexibility(case)
     perimeters, agents, potential = _agents(case, flexible)
-    safe = capability(case.network, case.solve(), agents, potential)
+    drawn: tuple[Drawn, ...] = ()
+    if count is None:
+        safe = capability(case.network, case.solve(), agents, potential)
+    else:
+        standing = np.array([_place(perimeters, name) for name in case.network.node_perimeter], dtype=np.int64)
+        made = draw(
+            case.network, case.solve(), Flexible(agents.node, agents.tan_phi, agents.sign), potential, count, standing
+        )
+        part = 2 * made.perimeter[agents.node] + (agents.sign < 0)
+        agents, safe = replace(agents, part=part, parts=2 * made.count), made.light
+        perimeters = tuple(f"R{k + 1:02d}" for k in range(made.count))
+        drawn = tuple(
+            Drawn(bus, perimeters[made.perimeter[i]])
+            for bus, i in zip(case.network.bus_names, case.network.node_of_bus.tolist(), strict=True)
+            if made.perimeter[i] >= 0
+        )
     whole = np.zeros((agents.parts, potential.shape[1]))
     np.add.at(whole, agents.part, potential)
     found = []
@@ -72,6 +99,7 @@ def lights(case: GridCase) -> LightAnswer:
         sum(light.potential_kw for light in found),
         sum(light.capability_kw for light in found),
         tuple(found),
+        drawn,
         (*case.findings, *flexible.findings),
     )
 
@@ -81,6 +109,10 @@ def _colour(could_kw: float, may_kw: float) -> Colour:
     if may_kw >= could_kw - 1.0:
         return Colour.GREEN
     return Colour.YELLOW if may_kw >= 1.0 else Colour.RED
+
+
+def _place(perimeters: tuple[str, ...], name: str) -> int:
+    return perimeters.index(name) if name in perimeters else -1
 
 
 def _agents(case: GridCase, flexible: Flexibility) -> tuple[tuple[str, ...], Agents, np.ndarray]:
