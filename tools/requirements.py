@@ -134,7 +134,7 @@ PARTLY = {
     "FCST-02": "errors and quantile losses, not yet condensed to levels",
     "MKT-01": "no reserve share; unused offers are made anew by their providers",
     "MKT-04": "requests of the TSO and needs of the grid; none of balance groups, none for a place",
-    "MKT-06": "in a session reactive power follows active power; offers of it are dispatched and priced in studies alone",
+    "MKT-06": "in a session reactive power follows active; its offers are dispatched and priced in studies alone",
     "MKT-15": "a library; no session of a design calls it yet",
     "ACT-01": "the hops are simulated: a set point is confirmed by all of them or not sent",
     "ACT-03": "one value a quarter-hour is observed; what the provider adapts is a message",

@@ -19,7 +19,7 @@ from coflex.domain.errors import CoflexError, Finding, OutsideAxis, Refused
 from coflex.domain.party import Role
 from coflex.domain.time import delivery_day
 from coflex.domain.unit import Level, Scope
-from coflex.market.design import Buyer, Needs, designs, load_design, read_design, schedule
+from coflex.market.design import Buyer, Needs, OwnMeans, designs, load_design, read_design, schedule
 
 ROME = ZoneInfo("Europe/Rome")
 DAYS = {92: date(2016, 3, 27), 96: date(2016, 7, 5), 100: date(2016, 10, 30)}
@@ -47,6 +47,16 @@ def put(session: int, *path: str, value: object) -> Callable[[Document], None]:
         for step in path[:-1]:
             target = target[step]
         target[path[-1]] = value
+
+    return change
+
+
+def both(*changes: Callable[[Document], None]) -> Callable[[Document], None]:
+    """Several changes of one document."""
+
+    def change(document: Document) -> None:
+        for one in changes:
+            one(document)
 
     return change
 
@@ -100,6 +110,21 @@ FAULTS = [
     (put(4, "pricing", value="pay_as_clear"), "sessions[4].pricing", "clear_without_requests"),
     (put(4, "interface", value="netted"), "sessions[4].interface", "netted_without_requests"),
     (put(4, "product", value="congestion"), "sessions[0].product", "mixed_products"),
+    (put(2, "own_means", value=["storage"]), "sessions[2].own_means[0]", "not_offered"),
+    (put(5, "own_means", value=["taps"]), "sessions[5].own_means", "means_without_assessment"),
+    (
+        both(put(4, "own_means", value=["taps"]), put(4, "grid", "distribution", value="linear")),
+        "sessions[4].own_means",
+        "means_without_ac",
+    ),
+    (
+        both(put(4, "own_means", value=["taps"]), put(4, "grid", "compare", value=["linear"])),
+        "sessions[4].grid.compare",
+        "compare_with_means",
+    ),
+    (put(5, "grid", "compare", value=["none"]), "sessions[5].grid.compare", "compare_without_grid"),
+    (put(4, "grid", "compare", value=["capability"]), "sessions[4].grid.compare", "capability_without_lights"),
+    (put(4, "grid", "compare", value=["none", "none"]), "sessions[4].grid.compare", "repeated_model"),
     (put(6, "gate", "closes", value="D+PT9H"), "sessions[6].gate.closes", "gate_empty"),
     (put(6, "gate", "closes", value="D+PT12H"), "sessions[6].gate.closes", "gate_late"),
     (put(7, "gate", "closes", value="D+PT15H"), "sessions[8].gate.closes", "gate_order"),
@@ -241,6 +266,14 @@ def test_a_local_session_clears_on_any_model_of_the_network_and_names_others_to_
     session = read_design(yaml.safe_dump(document), "mine.yaml").sessions[0]
     assert session.grid.distribution.sees_network and session.grid.distribution.value == model
     assert len(session.grid.compare) == 5
+
+
+@pytest.mark.spec("GRID-04", "MKT-01")
+def test_an_operator_may_set_any_of_its_means_before_an_assessment_and_none_unless_it_is_said() -> None:
+    document = shipped()
+    assert not any(session.own_means for session in read_design(yaml.safe_dump(document), "mine.yaml").sessions)
+    put(0, "own_means", value=["taps", "capacitors", "switching"])(document)
+    assert read_design(yaml.safe_dump(document), "mine.yaml").sessions[0].own_means == tuple(OwnMeans)
 
 
 def test_an_unknown_key_is_refused_with_the_keys_there_are() -> None:

@@ -92,12 +92,22 @@ class Linearised:
     broken: RowKeys
 
 
+class Nodes(Protocol):
+    """Where injections may change: `n` nodes."""
+
+    @property
+    def n(self) -> int: ...
+
+
 class GridModel(Protocol):
     """What a clearing asks of a grid, whatever physics answers: a look at the states that changes of injection
     lead to, and rows there. Shapes as in `AcGrid`."""
 
-    network: Network
-    guard: Guard
+    @property
+    def network(self) -> Nodes: ...
+
+    @property
+    def guard(self) -> Guard: ...
 
     def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
         """The states under the changes, and limits that are broken there and not yet known."""

@@ -8,25 +8,19 @@ passes go on with them fixed. What no admissible block covers is left as a slack
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats, Ints
-from coflex.grid.rows import GridModel, GridRows, Guard, RowKeys
+from coflex.grid.rows import GridModel, GridRows, RowKeys
 from coflex.market.book import OrderBook
-from coflex.market.model import Demand, Model, assemble, undecided, with_grid
-from coflex.solver import highs
-from coflex.solver.program import Program, Solution
+from coflex.market.model import Demand, Model, assemble, has_terms
+from coflex.market.passes import Passes
+from coflex.market.passes import injections as injections
 
-PASSES = 25
-# Worst disagreement of a linear row with the power flow at which an answer stands, in pu or share of rating.
-STANDS = 2e-7
-# Share of what the awards cost by which indivisible offers may miss the best choice among them.
-INTEGER_GAP = 1e-4
-# First guard band: about the effect of rounding one award to whole kW on an MV feeder.
-GUARD = Guard(voltage_pu=2e-5, loading_share=2e-4)
+# How often quarter-hours that rounding spoils are cleared again.
+GUARDS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +30,10 @@ class Answer:
     `award_kw[n]`: whole kW. `worth[n]`: EUR/MWh that the needs would pay for one more MWh of the block, before
     lights and couplings; `light[n]`, `grid[n]`, `coupling[n]`: what each of those takes off (negative) or adds.
     `considered[n]`: the block was in the program. `uncovered_mw[k]`: of each request; `short[r]`: of each grid row, in
-    the row's own unit. `rows`, `row_price` the last linearisation with EUR per unit of room. `passes`, `gap`.
+    the row's own unit. `rows`, `row_price` the last linearisation with EUR per unit of room. `passes`: linear programs
+    with a power flow. `gap`: by how much the choice among indivisible offers may miss the best, relative to what the
+    awards cost; 0 where proved. `award_mw[n]`: the optimum that whole kW come near to. `paradoxical`: offers (places in
+    the book's `offers`) refused for a term of their own although they would earn at these prices.
     """
 
     award_kw: Ints
@@ -52,6 +49,8 @@ class Answer:
     passes: int
     gap: float
     solver_seconds: float
+    award_mw: Floats = field(default_factory=lambda: np.zeros(0))
+    paradoxical: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def worth(self) -> Floats:
@@ -72,39 +71,32 @@ def clear(
     same answer; with a grid, every limit holds to 1e-6 by AC power flow where `short` is zero.
     Raises GridFailure when a state has no power flow, SolverFailure when the solver gives up.
     """
-    if grid is None:
-        model = assemble(book, _blocks(book, admissible, demand.period), demand, capability_mw)
-        return _without_grid(model)
-    for attempt in range(4):
-        factor = 2.0**attempt
-        guard = Guard(
-            grid.guard.voltage_pu + GUARD.voltage_pu * factor, grid.guard.loading_share + GUARD.loading_share * factor
-        )
-        answer = _on_grid(book, admissible, demand, grid.with_guard(guard), capability_mw)
-        # The rounding guard is ours alone: what stays short by less than it keeps the limit that was asked for.
-        ours = _rounding(answer, GUARD, factor)
-        answer = replace(answer, short=np.where(answer.short > ours, answer.short - ours, 0.0))
-        if answer.short.any() or _holds(book, answer.award_kw, grid):
-            return answer
-    return answer
+    periods = demand.period
+    first = None
+    if grid is not None:
+        nothing = np.zeros((len(book.axis), grid.network.n))
+        first = grid.look(nothing, nothing, np.arange(len(book.axis), dtype=np.int64), RowKeys.none())
+        periods = np.concatenate([first.broken.period, periods])
+    periods = np.unique(periods)
+    model = assemble(book, _blocks(book, admissible, periods), demand, capability_mw)
+    passes = Passes(model, grid)
+    passes.begin(periods, first)
+    passes.settle()
+    optimum, award_kw = model.awarded(passes.x), _rounded(model, passes)
+    for _ in range(GUARDS):
+        if not passes.guard(award_kw):
+            break
+        passes.settle()
+        award_kw = _rounded(model, passes)
+    return _answer(model, passes, award_kw, optimum)
 
 
-def _rounding(answer: Answer, guard: Guard, factor: float) -> Floats:
-    """The rounding guard of each grid row, in its own unit."""
-    names = () if answer.rows is None else answer.rows.names
-    voltage = np.array([name.startswith("voltage") for name in names], dtype=np.bool_)
-    return factor * np.where(voltage, guard.voltage_pu, guard.loading_share)
-
-
-def injections(book: OrderBook, award_mw: Floats, n: int) -> tuple[Floats, Floats]:
-    """Changes of injection (t, n) in MW and Mvar that awards of shape (blocks,) bring."""
-    change_p = np.zeros((len(book.axis), n))
-    change_q = np.zeros((len(book.axis), n))
-    on = np.flatnonzero((award_mw != 0) & (book.node >= 0))
-    signed = book.sign[on] * award_mw[on]
-    np.add.at(change_p, (book.period[on], book.node[on]), signed)
-    np.add.at(change_q, (book.period[on], book.node[on]), signed * book.tan_phi[on])
-    return change_p, change_q
+def _rounded(model: Model, passes: Passes) -> Ints:
+    book = model.book
+    awarded = model.awarded(passes.x)
+    considered = np.zeros(len(book), dtype=np.bool_)
+    considered[model.blocks] = True
+    return _by_receipt(book, _whole_kw(book, awarded, model.demand, passes.grid is not None), considered)
 
 
 def _blocks(book: OrderBook, admissible: Bools, periods: Ints) -> Ints:
@@ -120,179 +112,95 @@ def _blocks(book: OrderBook, admissible: Bools, periods: Ints) -> Ints:
     return np.flatnonzero(wanted)
 
 
-def _without_grid(model: Model) -> Answer:
-    """One program: linear, then with those binaries whole that the linear answer leaves open, until none is."""
-    whole = np.zeros_like(model.fixed.integer)
-    seconds = 0.0
-    while True:
-        solution = highs.solve(replace(model.fixed, integer=whole))
-        seconds += solution.seconds
-        more = undecided(model, solution.x) & ~whole
-        if not more.any():
-            return _answer(model, model.fixed, solution, None, np.zeros(0), 1, seconds)
-        whole = whole | more
-
-
-def _on_grid(
-    book: OrderBook,
-    admissible: Bools,
-    demand: Demand,
-    grid: GridModel,
-    capability_mw: Mapping[tuple[str, int], Floats] | None,
-) -> Answer:
-    n = grid.network.n
-    everywhere = np.arange(len(book.axis), dtype=np.int64)
-    change = np.zeros((len(book.axis), n)), np.zeros((len(book.axis), n))
-    first = grid.look(*change, everywhere, RowKeys.none())
-    known = first.broken
-    periods = np.unique(np.concatenate([known.period, demand.period]))
-    blocks = _blocks(book, admissible, periods)
-    periods = np.unique(np.concatenate([periods, book.period[blocks]]))
-    model = assemble(book, blocks, demand, capability_mw)
-    state = first.state.part(periods)
-    solution: Solution | None = None
-    decided: Solution | None = None
-    whole = np.zeros_like(model.fixed.integer)
-    trust = _Trust()
-    seconds = 0.0
-    passes = 0
-    while True:
-        passes += 1
-        rows = grid.rows(state, periods, known, *change)
-        program, scale = with_grid(model, rows)
-        solution = highs.solve(trust.around(_linear(program, whole, decided), solution, len(blocks)), solution)
-        seconds += solution.seconds
-        change = _changed(model, solution, n)
-        seen = grid.look(*change, periods, known)
-        short = solution.x[len(model.fixed.cost) :] * scale
-        error = float(np.max(-grid.headroom(seen.state, periods, known) - short, initial=0.0))
-        state, known = seen.state, known.then(seen.broken)
-        if passes < PASSES and (len(seen.broken) or error > STANDS):
-            trust = trust.after(error, bool(len(seen.broken)))
-            continue
-        more = undecided(model, solution.x) & ~whole
-        if not more.any():
-            break
-        whole = whole | more
-        spent = float(program.cost[: len(blocks)] @ solution.x[: len(blocks)])
-        gap_eur = max(highs.ABSOLUTE_GAP, INTEGER_GAP * spent)
-        decided = highs.solve(replace(program, integer=_padded(whole, program)), gap=gap_eur)
-        seconds += decided.seconds
-        solution, trust, passes = None, _Trust(), min(passes, PASSES // 2)
-    gap = decided.gap if decided is not None else 0.0
-    answer = _answer(model, program, solution, rows, short, passes, seconds)
-    # Solved in the row's own scale; told per unit of its room.
-    return replace(answer, gap=gap, row_price=answer.row_price / scale)
-
-
-@dataclass(frozen=True, slots=True)
-class _Trust:
-    """How far the next answer may lie from the last one, as a share of each block: everywhere, until two passes in
-    a row no longer bring the linear answer and the power flow together (a cycle between corners)."""
-
-    radius: float = 1.0
-    error: float = np.inf
-
-    def after(self, error: float, grown: bool) -> _Trust:
-        if grown or error < 0.5 * self.error:
-            return _Trust(self.radius, error)
-        return _Trust(self.radius / 2, error)
-
-    def around(self, program: Program, last: Solution | None, count: int) -> Program:
-        """The program with its first `count` columns held near the last answer."""
-        if last is None or self.radius >= 1.0:
-            return program
-        reach = self.radius * program.upper[:count]
-        lower, upper = program.lower.copy(), program.upper.copy()
-        lower[:count] = np.maximum(lower[:count], last.x[:count] - reach)
-        upper[:count] = np.minimum(upper[:count], last.x[:count] + reach)
-        return replace(program, lower=lower, upper=upper)
-
-
-def _linear(program: Program, whole: Bools, decided: Solution | None) -> Program:
-    """The linear program: integers relaxed, those that have been decided fixed."""
-    relaxed = np.zeros_like(program.integer)
-    if decided is None:
-        return replace(program, integer=relaxed)
-    columns = np.flatnonzero(whole)
-    lower, upper = program.lower.copy(), program.upper.copy()
-    lower[columns] = upper[columns] = np.round(decided.x[columns])
-    return replace(program, lower=lower, upper=upper, integer=relaxed)
-
-
-def _padded(whole: Bools, program: Program) -> Bools:
-    """A mask over the fixed part's columns as one over all columns."""
-    mask = np.zeros_like(program.integer)
-    mask[: len(whole)] = whole
-    return mask
-
-
-def _changed(model: Model, solution: Solution, n: int) -> tuple[Floats, Floats]:
-    award = np.zeros(len(model.book))
-    award[model.blocks] = solution.x[: len(model.blocks)]
-    return injections(model.book, award, n)
-
-
-def _holds(book: OrderBook, award_kw: Ints, grid: GridModel) -> bool:
-    """Whether the rounded awards keep every true limit under AC power flow; periods without awards are as they were."""
-    change = injections(book, award_kw / 1000.0, grid.network.n)
-    touched = np.unique(book.period[award_kw > 0])
-    return grid.look(*change, touched, RowKeys.none()).excess <= 0.0
-
-
-def _answer(
-    model: Model,
-    program: Program,
-    solution: Solution,
-    rows: GridRows | None,
-    short: Floats,
-    passes: int,
-    seconds: float,
-) -> Answer:
-    book, blocks, hours = model.book, model.blocks, model.book.axis.hours
+def _answer(model: Model, passes: Passes, award_kw: Ints, optimum: Floats) -> Answer:
+    book, blocks, hours, table = model.book, model.blocks, model.book.axis.hours, passes.table
     k, n = len(blocks), len(book)
-    price = solution.row_price
-    parts = {
-        "request": slice(0, model.first_light),
-        "light": slice(model.first_light, model.first_coupling),
-        "coupling": slice(model.first_coupling, model.rows),
-        "grid": slice(model.rows, len(price)),
+    price, count = passes.row_price, len(model.demand)
+    worth = {
+        "request": _worth(model, price, 0, model.first_light),
+        "light": _worth(model, price, model.first_light, model.first_coupling),
+        "coupling": _worth(model, price, model.first_coupling, model.rows),
+        "grid": np.zeros(n),
     }
-    worth = {}
-    for name, part in parts.items():
-        whole = np.zeros(n)
-        whole[blocks] = (program.matrix[part][:, :k].T @ price[part]) / hours
-        worth[name] = whole
-    awarded = np.zeros(n)
-    awarded[blocks] = solution.x[:k]
+    if table is not None:
+        worth["grid"][blocks] = table.worth(model) / hours
+    need = worth["request"] + worth["light"] + worth["grid"]
+    worth["coupling"] = _shared(model, passes.active, need, worth["coupling"])
     considered = np.zeros(n, dtype=np.bool_)
     considered[blocks] = True
     return Answer(
-        award_kw=_by_receipt(book, _whole_kw(book, awarded, model.demand, relief=rows is not None), considered),
+        award_kw=award_kw,
         considered=considered,
         request_worth=worth["request"],
         grid_worth=worth["grid"],
         light_worth=worth["light"],
         coupling_worth=worth["coupling"],
-        uncovered_mw=solution.x[k : k + model.demand.slacks].reshape(-1, max(1, len(model.demand))).sum(axis=0),
-        rows=rows,
-        short=np.where(short > 1e-7, short, 0.0),
-        row_price=price[model.rows :] / hours,
-        passes=passes,
-        gap=solution.gap,
-        solver_seconds=seconds,
+        uncovered_mw=passes.x[k : k + model.demand.slacks].reshape(-1, max(1, count)).sum(axis=0),
+        rows=None if table is None else table.told(),
+        short=np.zeros(0) if table is None else passes.short(award_kw),
+        row_price=np.zeros(0) if table is None else table.price / hours,
+        passes=max(1, passes.count),
+        gap=passes.gap,
+        solver_seconds=passes.seconds,
+        award_mw=optimum,
+        paradoxical=_paradoxical(model, award_kw, need),
     )
+
+
+def _worth(model: Model, price: Floats, first: int, last: int) -> Floats:
+    """EUR/MWh that rows of the model from `first` to before `last` give to each block of the book."""
+    worth = np.zeros(len(model.book))
+    if last > first:
+        columns = model.fixed.matrix[first:last].T @ price[first:last]
+        worth[model.blocks] = columns[: len(model.blocks)] / model.book.axis.hours
+    return worth
+
+
+def _shared(model: Model, active: Bools, need: Floats, coupling: Floats) -> Floats:
+    """What couplings add: a block offer earns the same in each of its quarter-hours, so its surplus is shared out."""
+    book, offer = model.book, model.book.offer[model.blocks]
+    whole = np.flatnonzero((model.whole >= 0) & (active[model.column_group[model.whole]] if len(active) else False))
+    if not len(whole):
+        return coupling
+    mine = model.blocks[whole]
+    surplus = np.bincount(offer[whole], weights=book.quantity_mw[mine] * (need[mine] - book.price[mine]))
+    quantity = np.bincount(offer[whole], weights=book.quantity_mw[mine])
+    shared = coupling.copy()
+    shared[mine] = book.price[mine] + (surplus / np.maximum(quantity, 1e-12))[offer[whole]] - need[mine]
+    return shared
+
+
+def _paradoxical(model: Model, award_kw: Ints, need: Floats) -> Ints:
+    """Offers refused although worth more than their price: of a block nothing, of a least quantity nothing in a
+    quarter-hour."""
+    book, mine = model.book, model.blocks
+    terms = np.array([offer.block or offer.min_quantity_kw > 0 for offer in book.offers], dtype=np.bool_)
+    mine = mine[terms[book.offer[mine]]] if len(mine) else mine
+    if not len(mine):
+        return np.zeros(0, dtype=np.int64)
+    block = np.array([offer.block for offer in book.offers], dtype=np.bool_)[book.offer[mine]]
+    # A block is one thing over its quarter-hours; a least quantity is a matter of each.
+    thing = book.offer[mine] * (len(book.axis) + 1) + np.where(block, len(book.axis), book.period[mine])
+    named, at = np.unique(thing, return_inverse=True)
+    surplus = book.quantity_mw[mine] * (need[mine] - book.price[mine])
+    earned = np.bincount(at, weights=np.where(block, surplus, np.maximum(surplus, 0.0)))
+    size = np.bincount(at, weights=book.quantity_mw[mine])
+    bought = np.bincount(at, weights=award_kw[mine])
+    refused = (bought == 0) & (earned > 1e-3 * size)
+    return np.unique(named[refused] // (len(book.axis) + 1))
 
 
 def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -> Ints:
     """Round to whole kW towards feasibility: up where awards only relieve a grid, down where they fill a request or
     where an energy limit stands."""
     kw = award_mw * 1000.0
-    limited = np.array([offer.energy_limit_kwh is not None for offer in book.offers], dtype=np.bool_)[book.offer]
     requested = np.isin(2 * book.period + (book.sign > 0), 2 * demand.period + (demand.sign > 0))
     requested = np.isin(book.period, demand.period) if demand.net else requested
-    down = limited | requested if relief else np.ones(len(book), dtype=np.bool_)
-    whole = np.where(down, np.floor(kw + 1e-6), np.ceil(kw - 1e-6)).astype(np.int64)
+    above = np.ceil(kw - 1e-6)
+    used = np.bincount(book.offer, weights=above, minlength=len(book.offers)) * book.axis.hours
+    limit = np.array([np.inf if o.energy_limit_kwh is None else o.energy_limit_kwh for o in book.offers])
+    down = (used > limit)[book.offer] | requested if relief else np.ones(len(book), dtype=np.bool_)
+    whole = np.where(down, np.floor(kw + 1e-6), above).astype(np.int64)
     offered: Ints = np.round(book.quantity_mw * 1000).astype(np.int64)
     return np.minimum(whole, offered)
 
@@ -302,7 +210,7 @@ def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools) -> Ints:
 
     Alike: quarter-hour, direction, price, place and reactive power, of offers without terms that couple periods.
     """
-    free = np.array([_is_simple(offer) for offer in book.offers], dtype=np.bool_)
+    free = np.array([not has_terms(offer) for offer in book.offers], dtype=np.bool_)
     mine = np.flatnonzero(considered & free[book.offer]) if len(book) else np.zeros(0, dtype=np.int64)
     if not len(mine):
         return award_kw
@@ -320,8 +228,3 @@ def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools) -> Ints:
     settled = award_kw.copy()
     settled[order] = np.clip(total[run] - before, 0, offered)
     return settled
-
-
-def _is_simple(offer: Offer) -> bool:
-    coupled = offer.block or offer.min_quantity_kw or offer.max_periods is not None
-    return not coupled and offer.energy_limit_kwh is None and offer.exclusive is None

@@ -23,15 +23,15 @@ from scipy import sparse
 
 from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats, Ints
-from coflex.grid.rows import GridRows
 from coflex.market.book import OrderBook, seller
 from coflex.solver.program import Program
 
 # EUR per MWh of uncovered need: a thousand times a price cap of 1,000 EUR/MWh, divided by what a less effective
 # unit loses (effects below a thousandth of the row's largest are not worth activating).
 PENALTY = 1e6
-# EUR/MWh between the first and the last of equal prices: far below a price's smallest step of 0.01.
-TIE_BREAK = 1e-5
+# EUR/MWh from one receipt to the next among equal prices: a hundred times what the solver tells apart, and all of
+# them together below half of a price's smallest step of 0.01.
+TIE_BREAK, TIE_MOST = 1e-7, 4e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,11 @@ class _Triples:
 class Model:
     """The part of a program that does not change between passes, and where its pieces stand.
 
-    `blocks`: book indices of the award columns, which come first; then the request slacks, then the binaries;
-    grid slacks are appended with the grid rows. Rows: requests, lights, couplings, then grid rows.
+    `blocks`: book indices of the award columns, which come first; then the request slacks, then the binaries. Rows:
+    requests, lights, couplings. `column_period` and `row_period`: quarter-hour of each column and row, -1 for binaries
+    and couplings. Couplings come in groups, the rows that enter a program together: `row_group`, `column_group`, -1
+    elsewhere; `group_link` holds (group, quarter-hour) pairs. `whole[i]`: the binary that award column i of an
+    indivisible offer follows, or -1; `row_whole`: the rows that say so.
     """
 
     book: OrderBook
@@ -112,10 +115,28 @@ class Model:
     first_coupling: int
     coupling_names: tuple[str, ...]
     fixed: Program
+    column_period: Ints
+    row_period: Ints
+    column_group: Ints
+    row_group: Ints
+    group_link: tuple[Ints, Ints]
+    whole: Ints
+    row_whole: Bools
 
     @property
     def rows(self) -> int:
         return len(self.fixed.row_lower)
+
+    def awarded(self, x: Floats) -> Floats:
+        """MW of every block of the book, from the columns."""
+        award = np.zeros(len(self.book))
+        award[self.blocks] = x[: len(self.blocks)]
+        return award
+
+    @property
+    def groups(self) -> int:
+        """How many groups of couplings there are."""
+        return int(self.row_group.max(initial=-1)) + 1
 
 
 def assemble(
@@ -129,30 +150,70 @@ def assemble(
     `capability_mw[(perimeter, sign)]`: capability per period; None means no light limits. A perimeter that has
     no entry is not limited.
     """
-    hours = book.axis.hours
     rows = _Triples()
     columns = len(blocks)
-    (_balance_rows if demand.net else _request_rows)(rows, book, blocks, demand, columns)
+    when = (_balance_rows if demand.net else _request_rows)(rows, book, blocks, demand, columns)
     first_light = rows.count
     light_rows = _light_rows(rows, book, blocks, capability_mw or {})
     first_coupling = rows.count
-    binaries = _Binaries(columns + demand.slacks)
-    names = _coupling_rows(rows, book, blocks, binaries)
-    width = binaries.next
-    cost = np.zeros(width)
-    price = book.price[blocks]
-    if not len(demand):
-        price = _never_gainful(price)
-    rank = np.argsort(np.argsort(book.offer[blocks], kind="stable"), kind="stable")
-    cost[:columns] = hours * (price + TIE_BREAK * rank / max(1, columns))
-    cost[columns : columns + demand.slacks] = hours * PENALTY
+    lit = np.array([light_rows[row][2] for row in range(first_light, first_coupling)], dtype=np.int64)
+    couplings = _Couplings(rows, book, blocks, columns + demand.slacks)
+    couplings.add_all()
+    width = columns + demand.slacks + len(couplings.binary_group)
     most = np.full(demand.slacks, np.inf) if demand.net else demand.quantity_mw
-    upper = np.concatenate([book.quantity_mw[blocks], most, np.ones(binaries.count)])
+    upper = np.concatenate([book.quantity_mw[blocks], most, np.ones(width - columns - demand.slacks)])
+    cost = _costs(book, blocks, demand, width)
     integer = np.arange(width) >= columns + demand.slacks
     program = Program(
         cost, rows.matrix(width), _joined(rows.lower), _joined(rows.upper), np.zeros(width), upper, integer
     )
-    return Model(book, blocks, demand, light_rows, first_light, first_coupling, names, program)
+    asked = np.tile(demand.period, demand.slacks // max(1, len(demand)))
+    binary = np.full(width - columns - demand.slacks, -1, dtype=np.int64)
+    coupled = np.array(couplings.row_group, dtype=np.int64)
+    row_group = np.concatenate([np.full(first_coupling, -1, dtype=np.int64), coupled])
+    return Model(
+        book,
+        blocks,
+        demand,
+        light_rows,
+        first_light,
+        first_coupling,
+        tuple(couplings.names),
+        program,
+        np.concatenate([book.period[blocks], asked, binary]),
+        np.concatenate([when, lit, np.full(len(coupled), -1, dtype=np.int64)]),
+        np.concatenate([np.full(columns + demand.slacks, -1), couplings.binary_group]).astype(np.int64),
+        row_group,
+        _links(program.matrix, row_group, book.period[blocks]),
+        couplings.whole,
+        np.concatenate([np.zeros(first_coupling, dtype=np.bool_), np.array(couplings.row_whole, dtype=np.bool_)]),
+    )
+
+
+def _costs(book: OrderBook, blocks: Ints, demand: Demand, width: int) -> Floats:
+    """EUR per MW of every column; equal prices of a quarter-hour and direction rise with the receipt."""
+    price = book.price[blocks]
+    same = np.zeros(len(blocks), dtype=np.bool_)
+    same[1:] = (np.diff(price) == 0) & (np.diff(2 * book.period[blocks] + book.sign[blocks]) == 0)
+    # Blocks stand in the order of period, direction, price, receipt, so the place in a run of equals is the rank.
+    place = np.arange(len(blocks))
+    rank = place - np.maximum.accumulate(np.where(same, 0, place))
+    if not len(demand):
+        price = _never_gainful(price)
+    cost = np.zeros(width)
+    cost[: len(blocks)] = book.axis.hours * (price + np.minimum(TIE_BREAK * rank, TIE_MOST))
+    cost[len(blocks) : len(blocks) + demand.slacks] = book.axis.hours * PENALTY
+    return cost
+
+
+def _links(matrix: sparse.csr_array, row_group: Ints, period: Ints) -> tuple[Ints, Ints]:
+    """Pairs (group, quarter-hour) of the groups' rows and the awards in them."""
+    entries = sparse.coo_array(matrix)
+    group = row_group[entries.row]
+    mine = (group >= 0) & (entries.col < len(period))
+    top = int(period.max(initial=0)) + 1
+    pairs = np.unique(group[mine] * top + period[entries.col[mine]])
+    return pairs // top, pairs % top
 
 
 def _never_gainful(price: Floats) -> Floats:
@@ -164,52 +225,14 @@ def _never_gainful(price: Floats) -> Floats:
     return np.where(price < 0.01, 0.005 + 0.005 * (price - lowest) / (0.01 - lowest), price)
 
 
-def with_grid(model: Model, grid: GridRows) -> tuple[Program, Floats]:
-    """The program with the grid's rows appended, and the scale w_r of each (m,)."""
-    book, blocks, fixed = model.book, model.blocks, model.fixed
-    order = np.argsort(book.period[blocks], kind="stable")
-    period = book.period[blocks][order]
-    begin, end = np.searchsorted(period, grid.period), np.searchsorted(period, grid.period, side="right")
-    count = end - begin
-    row = np.repeat(np.arange(len(grid)), count)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    column = order[np.repeat(begin, count) + within]
-    block = blocks[column]
-    node = book.node[block]
-    effect = book.sign[block] * (grid.dp[row, node] + book.tan_phi[block] * grid.dq[row, node])
-    effect = np.where(node >= 0, effect, 0.0)
-    scale = np.zeros(len(grid))
-    np.maximum.at(scale, row, np.abs(effect))
-    scale = np.where(scale > 0, scale, 1.0)
-    value = effect / scale[row]
-    # Effects below a thousandth of the strongest only slow the solver; the next pass sees what they leave out.
-    keep = np.abs(value) > 1e-6
-    width = len(fixed.cost)
-    slack = width + np.arange(len(grid))
-    index = (np.r_[row[keep], np.arange(len(grid))], np.r_[column[keep], slack])
-    matrix = sparse.csr_array((np.r_[value[keep], -np.ones(len(grid))], index), shape=(len(grid), width + len(grid)))
-    wide = sparse.csr_array(
-        (fixed.matrix.data, fixed.matrix.indices, fixed.matrix.indptr), shape=(model.rows, width + len(grid))
-    )
-    program = Program(
-        cost=np.r_[fixed.cost, np.full(len(grid), book.axis.hours * PENALTY)],
-        matrix=sparse.csr_array(sparse.vstack([wide, matrix], format="csr")),
-        row_lower=np.r_[fixed.row_lower, np.full(len(grid), -np.inf)],
-        row_upper=np.r_[fixed.row_upper, grid.room / scale],
-        lower=np.zeros(width + len(grid)),
-        upper=np.r_[fixed.upper, np.full(len(grid), np.inf)],
-        integer=np.r_[fixed.integer, np.zeros(len(grid), dtype=np.bool_)],
-    )
-    return program, scale
-
-
 def _joined(parts: Sequence[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _request_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> None:
+def _request_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> Ints:
+    """Rows (2) of the requests; returns the quarter-hour of each."""
     if not len(demand):
-        return
+        return np.zeros(0, dtype=np.int64)
     # Requests of several buyers for one quarter-hour and direction share a row; each keeps its own slack.
     code = 2 * demand.period + (demand.sign > 0)
     asked_codes, row_of = np.unique(code, return_inverse=True)
@@ -225,14 +248,17 @@ def _request_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand,
         wanted,
         wanted,
     )
+    # A whole-day block must not be bought in a quarter-hour that asks for nothing.
     unasked = np.flatnonzero(at < 0)
-    if len(unasked):
-        # A whole-day block must not be bought in a quarter-hour that asks for nothing.
-        rows.add(unasked * 0, unasked, np.ones(len(unasked)), np.zeros(1), np.zeros(1))
+    closed, row_of = np.unique(book.period[blocks[unasked]], return_inverse=True)
+    zero = np.zeros(len(closed))
+    rows.add(row_of.astype(np.int64), unasked, np.ones(len(unasked)), zero, zero)
+    return np.concatenate([asked_codes // 2, closed]).astype(np.int64)
 
 
-def _balance_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> None:
-    """sum_i d_i q_i + s_up - s_down = D for each quarter-hour that is asked for; one request each."""
+def _balance_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand, first_slack: int) -> Ints:
+    """sum_i d_i q_i + s_up - s_down = D for each quarter-hour that is asked for; one request each. Returns the
+    quarter-hour of each row."""
     row_of = np.full(len(book.axis), -1, dtype=np.int64)
     row_of[demand.period] = np.arange(len(demand))
     at = row_of[book.period[blocks]]
@@ -246,6 +272,7 @@ def _balance_rows(rows: _Triples, book: OrderBook, blocks: Ints, demand: Demand,
         signed,
         signed,
     )
+    return demand.period
 
 
 def _light_rows(
@@ -273,91 +300,133 @@ def _light_rows(
     return names
 
 
-@dataclass
-class _Binaries:
-    next: int
-    count: int = 0
+class _Couplings:
+    """Rows that couple periods or offers, for the few offers that have such terms."""
 
-    def take(self) -> int:
-        column = self.next
-        self.next += 1
-        self.count += 1
-        return column
+    def __init__(self, rows: _Triples, book: OrderBook, blocks: Ints, first_binary: int) -> None:
+        self.rows, self.book, self.blocks, self.first_binary = rows, book, blocks, first_binary
+        self.names: list[str] = []
+        self.row_group: list[int] = []
+        self.row_whole: list[bool] = []
+        self.binary_group: list[int] = []
+        self.whole = np.full(len(blocks), -1, dtype=np.int64)
+        self.groups = 0
 
-
-def _coupling_rows(rows: _Triples, book: OrderBook, blocks: Ints, binaries: _Binaries) -> tuple[str, ...]:
-    """Rows that couple periods or offers, for the few offers that have such terms; the name of each row."""
-    names: list[str] = []
-    labels: dict[tuple[str, str], list[int]] = {}
-    both = _both_ways(book, blocks)
-    by_offer = np.argsort(book.offer[blocks], kind="stable")
-    offer_of = book.offer[blocks][by_offer]
-    for o, offer in enumerate(book.offers):
-        first, last = np.searchsorted(offer_of, [o, o + 1])
-        mine = by_offer[first:last]
-        if not len(mine):
-            continue
-        quantity = book.quantity_mw[blocks[mine]]
-        if offer.energy_limit_kwh is not None:
-            energy = np.array([offer.energy_limit_kwh / 1000 / book.axis.hours])
-            rows.add(mine * 0, mine, np.ones(len(mine)), np.array([-np.inf]), energy)
-            names.append(f"energy limit of {offer.id}")
-        if offer.block or offer.exclusive is not None:
-            whole = binaries.take()
-            _all_or_nothing(rows, mine, quantity, whole, offer.block)
-            names += [f"{'block' if offer.block else 'choice'} {offer.id}"] * len(mine)
+    def add_all(self) -> None:
+        book, blocks = self.book, self.blocks
+        choices: dict[tuple[str, str], tuple[int, list[int]]] = {}
+        both = _both_ways(book, blocks)
+        by_offer = np.argsort(book.offer[blocks], kind="stable")
+        begin = np.searchsorted(book.offer[blocks][by_offer], np.arange(len(book.offers) + 1))
+        for o, offer in enumerate(book.offers):
+            mine = by_offer[begin[o] : begin[o + 1]]
+            if not len(mine) or not has_terms(offer):
+                continue
+            if offer.energy_limit_kwh is not None:
+                energy = np.array([offer.energy_limit_kwh / 1000 / book.axis.hours])
+                self._row(self._group(), f"energy limit of {offer.id}", mine, np.ones(len(mine)), _OVER, energy)
             if offer.exclusive is not None:
-                labels.setdefault((offer.provider, offer.exclusive), []).append(whole)
-        if offer.min_quantity_kw > 0 or offer.max_periods is not None:
-            names += _runs(rows, book, blocks, mine, binaries, offer)
-    for (provider, label), columns in sorted(labels.items()):
-        _at_most_one(rows, np.array(columns, dtype=np.int64))
-        names.append(f"exclusive {provider} {label}")
-    for up, down in both:
-        names += _one_way(rows, book, blocks, up, down, binaries)
-    return tuple(names)
+                label = offer.provider, offer.exclusive
+                group, columns = choices.setdefault(label, (self._group() if label not in choices else -1, []))
+                columns.append(self._all_or_nothing(offer, mine, group))
+            elif offer.block:
+                self._all_or_nothing(offer, mine, self._group())
+            if offer.min_quantity_kw > 0 or offer.max_periods is not None:
+                self._runs(offer, mine)
+        for (provider, name), (group, columns) in sorted(choices.items()):
+            ones = np.ones(len(columns))
+            self._row(group, f"exclusive {provider} {name}", np.array(columns, dtype=np.int64), ones, _OVER, np.ones(1))
+        for up, down in both:
+            self._one_way(up, down)
+
+    def _group(self) -> int:
+        self.groups += 1
+        return self.groups - 1
+
+    def _take(self, groups: Sequence[int]) -> Ints:
+        """New binaries, one of each group named."""
+        first = self.first_binary + len(self.binary_group)
+        self.binary_group += groups
+        return first + np.arange(len(groups))
+
+    def _row(self, group: int, name: str, columns: Ints, values: Floats, lower: Floats, upper: Floats) -> None:
+        self._rows([group], [name], columns * 0, columns, values, lower, upper)
+
+    def _rows(
+        self,
+        groups: Sequence[int],
+        names: Sequence[str],
+        at: Ints,
+        columns: Ints,
+        values: Floats,
+        lower: Floats,
+        upper: Floats,
+        whole: bool = False,
+    ) -> None:
+        self.rows.add(at, columns, values, lower, upper)
+        self.row_whole += [whole] * len(groups)
+        self.row_group += groups
+        self.names += names
+
+    def _all_or_nothing(self, offer: Offer, mine: Ints, group: int) -> int:
+        """q_i - Q_i z <= 0, and equal to 0 for a block; returns z."""
+        z = int(self._take([group])[0])
+        count, zero = np.arange(len(mine)), np.zeros(len(mine))
+        self._rows(
+            [group] * len(mine),
+            [f"{'block' if offer.block else 'choice'} {offer.id}"] * len(mine),
+            np.r_[count, count],
+            np.r_[mine, np.full(len(mine), z)],
+            np.r_[np.ones(len(mine)), -self.book.quantity_mw[self.blocks[mine]]],
+            zero if offer.block else np.full(len(mine), -np.inf),
+            zero,
+            offer.block,
+        )
+        if offer.block:
+            self.whole[mine] = z
+        return z
+
+    def _runs(self, offer: Offer, mine: Ints) -> None:
+        """Minimum quantity and longest run: z_t = 1 when the offer is used in quarter-hour t. Quarter-hours that no
+        longest run ties together are groups of their own."""
+        period, at = np.unique(self.book.period[self.blocks[mine]], return_inverse=True)
+        count, longest = len(period), offer.max_periods
+        groups = [self._group()] * count if longest is not None else [self._group() for _ in range(count)]
+        z = self._take(groups)
+        total = np.bincount(at, weights=self.book.quantity_mw[self.blocks[mine]], minlength=count)
+        columns, one = np.r_[mine, z], np.ones(len(mine))
+        place = np.r_[at, np.arange(count)].astype(np.int64)
+        least, free, zero = np.full(count, offer.min_quantity_kw / 1000), np.full(count, np.inf), np.zeros(count)
+        names = [f"minimum quantity of {offer.id}"] * count
+        self._rows(groups, names, place, columns, np.r_[one, -total], -free, zero)
+        if offer.min_quantity_kw > 0:
+            self._rows(groups, names, place, columns, np.r_[one, -least], zero, free)
+        if longest is None:
+            return
+        most = np.array([float(longest)])
+        # Periods that follow each other without a gap, one more than the longest run.
+        for first in np.flatnonzero(period[longest:] - period[: count - min(longest, count)] == longest).tolist():
+            window = z[first : first + longest + 1]
+            self._row(groups[0], f"longest run of {offer.id}", window, np.ones(len(window)), _OVER, most)
+
+    def _one_way(self, up: Ints, down: Ints) -> None:
+        """A seller goes up or down in a quarter-hour, never both."""
+        group = self._group()
+        z = self._take([group])
+        quantity = self.book.quantity_mw[self.blocks]
+        up_mw, down_mw = float(quantity[up].sum()), float(quantity[down].sum())
+        name, of_up, of_down = "one direction", np.r_[np.ones(len(up)), -up_mw], np.r_[np.ones(len(down)), down_mw]
+        self._row(group, name, np.r_[up, z], of_up, _OVER, np.zeros(1))
+        self._row(group, name, np.r_[down, z], of_down, _OVER, np.array([down_mw]))
 
 
-def _all_or_nothing(rows: _Triples, mine: Ints, quantity: Floats, whole: int, block: bool) -> None:
-    """q_i - Q_i z <= 0, and equal to 0 for a block."""
-    count = np.arange(len(mine))
-    zero = np.zeros(len(mine))
-    rows.add(
-        np.r_[count, count],
-        np.r_[mine, np.full(len(mine), whole)],
-        np.r_[np.ones(len(mine)), -quantity],
-        zero if block else np.full(len(mine), -np.inf),
-        zero,
-    )
+_OVER = np.array([-np.inf])
 
 
-def _runs(rows: _Triples, book: OrderBook, blocks: Ints, mine: Ints, binaries: _Binaries, offer: Offer) -> list[str]:
-    """Minimum quantity and longest run: z_t = 1 when the offer is used in quarter-hour t."""
-    names: list[str] = []
-    used: dict[int, int] = {}
-    over, zero, under = np.array([-np.inf]), np.zeros(1), np.array([np.inf])
-    for t in np.unique(book.period[blocks[mine]]):
-        here = mine[book.period[blocks[mine]] == t]
-        used[int(t)] = z = binaries.take()
-        total = float(book.quantity_mw[blocks[here]].sum())
-        least = offer.min_quantity_kw / 1000
-        columns = np.r_[here, z]
-        rows.add(columns * 0, columns, np.r_[np.ones(len(here)), -total], over, zero)
-        rows.add(columns * 0, columns, np.r_[np.ones(len(here)), -least], zero, under)
-        names += [f"minimum quantity of {offer.id}"] * 2
-    longest = offer.max_periods
-    if longest is not None:
-        for t in used:
-            window = [used[s] for s in range(t, t + longest + 1) if s in used]
-            if len(window) == longest + 1:
-                columns = np.array(window, dtype=np.int64)
-                rows.add(columns * 0, columns, np.ones(len(window)), over, np.array([float(longest)]))
-                names.append(f"longest run of {offer.id}")
-    return names
-
-
-def _at_most_one(rows: _Triples, columns: Ints) -> None:
-    rows.add(columns * 0, columns, np.ones(len(columns)), np.array([-np.inf]), np.ones(1))
+def has_terms(offer: Offer) -> bool:
+    """Whether something ties the quantities of an offer together, or to another offer's."""
+    coupled = offer.block or offer.min_quantity_kw or offer.max_periods is not None
+    return bool(coupled) or offer.energy_limit_kwh is not None or offer.exclusive is not None
 
 
 def _both_ways(book: OrderBook, blocks: Ints) -> list[tuple[Ints, Ints]]:
@@ -377,16 +446,6 @@ def _both_ways(book: OrderBook, blocks: Ints) -> list[tuple[Ints, Ints]]:
             if len(up) and len(down) and book.price[blocks[up]].min() + book.price[blocks[down]].min() < 0:
                 pairs.append((up, down))
     return pairs
-
-
-def _one_way(rows: _Triples, book: OrderBook, blocks: Ints, up: Ints, down: Ints, binaries: _Binaries) -> list[str]:
-    """A seller goes up or down in a quarter-hour, never both."""
-    z = binaries.take()
-    up_mw, down_mw = float(book.quantity_mw[blocks[up]].sum()), float(book.quantity_mw[blocks[down]].sum())
-    over = np.array([-np.inf])
-    rows.add(np.r_[up, z] * 0, np.r_[up, z], np.r_[np.ones(len(up)), -up_mw], over, np.zeros(1))
-    rows.add(np.r_[down, z] * 0, np.r_[down, z], np.r_[np.ones(len(down)), down_mw], over, np.array([down_mw]))
-    return ["one direction"] * 2
 
 
 def undecided(model: Model, x: Floats) -> Bools:

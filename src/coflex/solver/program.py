@@ -11,7 +11,7 @@ from scipy import sparse
 from coflex.domain.quantity import Bools, Floats
 
 # Status of each column and each row, in the solver's own words.
-Basis = tuple[list[Any], list[Any]]
+Basis = Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Ending(StrEnum):
 class Solution:
     """`x` (n,); `row_price` (m,): change of cost per unit of row bound; `reduced_cost` (n,). For a program with
     integers the prices are those of the linear program with the integers fixed. `gap`: relative, 0 when proved.
-    `seconds`: time in the solver with hand-over and hand-back, for measuring only. `basis`: a start for a
-    neighbouring program."""
+    `bound`: a cost that no solution undercuts. `seconds`: time in the solver with hand-over and hand-back, for
+    measuring only. `basis`: a start for a neighbouring program."""
 
     ending: Ending
     x: Floats
@@ -52,3 +52,4 @@ class Solution:
     gap: float
     seconds: float
     basis: Basis | None = None
+    bound: float = float("-inf")
