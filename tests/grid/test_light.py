@@ -296,3 +296,26 @@ def test_lights_of_all_feeders_of_a_real_grid_hold_together_for_every_split(
     answer = capability(network, state, agents, potential[:, None])
     assert 0 < answer.kw.sum() < potential.sum()
     is_safe(network, state, agents, potential, answer.kw[:, 0], 600)
+
+
+@pytest.mark.spec("GRID-06")
+@pytest.mark.parametrize("where", [0, 3])
+def test_a_part_with_nothing_to_offer_changes_no_other_light(where: int) -> None:
+    network, state = solved(radial(i_max_a=120.0), generation=0.0)
+    node = np.array([network.node_of(bus) for bus in ("A3", "A4", "B3", "A1", "B1")])
+    part = np.array([0, 0, 1, 2, 2])
+    tan_phi, sign = np.full(5, 0.2), np.full(5, -1)
+    kw = np.array([[900.0], [700.0], [2500.0], [800.0], [600.0]])
+    plain = capability(network, state, Agents(node, tan_phi, sign, part, 3), kw)
+    assert plain.kw.min() < kw.max()
+    # An idle unit of a part of its own, before or among the others.
+    idle = Agents(
+        np.insert(node, where, network.node_of("A2")),
+        np.full(6, 0.2),
+        np.full(6, -1),
+        np.insert(part + 1, where, 0),
+        4,
+    )
+    with_idle = capability(network, state, idle, np.insert(kw, where, [[0.0]], axis=0))
+    assert with_idle.kw[0, 0] == 0
+    assert with_idle.kw[1:, 0] == pytest.approx(plain.kw[:, 0], abs=1e-6)

@@ -43,6 +43,7 @@ class Knapsacks:
         # The end of one unit is the beginning of the next to the last digit, and a part begins at zero.
         start = drawn[:, self._first][:, np.cumsum(np.isin(np.arange(len(part)), self._first)) - 1]
         self._begin, self._end = drawn[:, :-1] - start, drawn[:, 1:] - start
+        self._units = len(potential)
 
     def weighted(self, weight: Floats) -> Knapsacks:
         """The same curves with effects times `weight[r, p]`, non-negative."""
@@ -72,7 +73,7 @@ class Knapsacks:
 
     def split(self, allowed: Floats) -> Floats:
         """The split (kW per unit) that loads each row most, shape (rows, units)."""
-        found = np.zeros(self._order.shape)
+        found = np.zeros((len(self._order), self._units))
         np.put_along_axis(found, self._order, np.where(self._effect > 0, self._taken(allowed), 0.0), axis=1)
         return found
 

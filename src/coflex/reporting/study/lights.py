@@ -69,8 +69,8 @@ def lights(case: GridCase, count: int | None) -> LightAnswer:
         made = draw(
             case.network, case.solve(), Flexible(agents.node, agents.tan_phi, agents.sign), potential, count, standing
         )
-        part = 2 * made.perimeter[agents.node] + (agents.sign < 0)
-        agents, safe = replace(agents, part=part, parts=2 * made.count), made.light
+        of_agent = 2 * made.perimeter[agents.node] + (agents.sign < 0)
+        agents, safe = replace(agents, part=of_agent, parts=2 * made.count), made.light
         perimeters = tuple(f"R{k + 1:02d}" for k in range(made.count))
         drawn = tuple(
             Drawn(bus, perimeters[made.perimeter[i]])
@@ -88,14 +88,14 @@ def lights(case: GridCase, count: int | None) -> LightAnswer:
                 if could > 0:
                     limit = safe.element[part][t]
                     found.append(Light(name, direction, label, _colour(could, may), could, may, limit))
-    count = {colour: sum(light.colour is colour for light in found) for colour in Colour}
+    seen = {colour: sum(light.colour is colour for light in found) for colour in Colour}
     return LightAnswer(
         case.name,
         len(case.labels),
         len(perimeters),
-        count[Colour.GREEN],
-        count[Colour.YELLOW],
-        count[Colour.RED],
+        seen[Colour.GREEN],
+        seen[Colour.YELLOW],
+        seen[Colour.RED],
         sum(light.potential_kw for light in found),
         sum(light.capability_kw for light in found),
         tuple(found),
