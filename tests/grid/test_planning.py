@@ -12,13 +12,15 @@ from coflex.domain.errors import Refused
 from coflex.domain.series import Series
 from coflex.domain.time import Axis
 from coflex.grid.injection import element_powers
-from coflex.grid.network import build
+from coflex.grid.means import Operation
+from coflex.grid.network import build, moved
 from coflex.grid.planning import (
     Outage,
     aggregates,
     changed,
     outages,
     profiles,
+    profiles_over,
     substations,
     transfers,
 )
@@ -163,3 +165,26 @@ def test_a_new_bus_behind_a_feeder_belongs_to_its_substation() -> None:
     network = build(tables)
     of_node, names = substations(network)
     assert names[of_node[network.node_of("X")]] == "TA"
+
+
+@pytest.mark.spec("GRID-09")
+def test_a_substation_that_the_open_point_makes_in_some_periods_alone_takes_nothing_in_the_others() -> None:
+    """With the tie closed and the head of feeder A open, all of A hangs from TB and TA feeds nothing but itself; with
+    TA off as well, it is no substation at all."""
+    tables = two_substations(v_min=0.8)
+    normal = build(tables)
+    switches = tuple(replace(row, closed=True) if row.element == "A3-B3" else row for row in tables.switches)
+    off = Switch("TA off", "transformer", "H", "TA", False)
+    joined = moved(normal, replace(tables, switches=(*switches, off)))
+    p, q = injections(tables, normal)
+    p, q = np.vstack([p, p]), np.vstack([q, q])
+    runs = Operation((normal, joined), np.array([0, 1]))
+    state = runs.solve(p, q)
+    found = {one.substation: one for one in profiles_over(runs, state)}
+    assert list(found) == ["TA", "TB"]
+    assert found["TA"].p_mw[0] > 0 and found["TA"].p_mw[1] == found["TA"].q_mvar[1] == 0
+    assert np.abs(sum(one.p_mw for one in found.values()) - state.interface_p_mw).max() < 1e-9
+    ended = changed(tuple(found.values()), [found["TB"]])
+    assert [one.substation for one in ended] == ["TA"] and not ended[0].p_mw.any()
+    unknown = replace(found["TB"], p_mw=np.array([found["TB"].p_mw[0], np.nan]))
+    assert [one.substation for one in changed([found["TA"], unknown], tuple(found.values()))] == ["TB"]

@@ -19,8 +19,8 @@ from coflex.grid.network import build
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.rows import AcGrid
 from coflex.grid.tables import GridTables
-from coflex.market.book import OrderBook, Place
-from coflex.market.clearing import Answer, clear
+from coflex.market.book import OrderBook, Place, seller
+from coflex.market.clearing import Answer, _one_way, clear
 from coflex.market.clearing import injections as changes
 from coflex.solver import highs
 from coflex.solver.audit import audit
@@ -476,3 +476,23 @@ def test_every_linear_program_of_a_clearing_passes_the_audit(seed: int, monkeypa
     assert gaps
     assert max(gap.duality_gap for gap in gaps) <= 1e-6
     assert max(gap.infeasibility for gap in gaps) <= 1e-6
+
+
+def test_what_a_unit_sells_both_ways_is_cancelled_and_its_sum_stays() -> None:
+    b = book(
+        [
+            offer(1, "A2", UP, ("10", [5]), ("20", [7])),
+            offer(2, "A2", DOWN, ("30", [9])),
+            offer(3, "B3", UP, ("10", [5])),
+            offer(4, "B3", DOWN, ("10", [5]), block=True),
+        ],
+        1,
+        {name: Place(0, "", 0.0) for name in ("A2", "B3")},
+    )
+    full = np.round(b.quantity_mw * 1000).astype(np.int64)
+    left = _one_way(b, full)
+    unit = np.array([seller(b.offers[o]) for o in b.offer])
+    assert [int(left[(unit == "A2") & (b.price == price)].sum()) for price in (10, 20, 30)] == [3, 0, 0]
+    assert (b.sign * left)[unit == "A2"].sum() == (b.sign * full)[unit == "A2"].sum()
+    # What is sold whole or not at all is left alone.
+    assert np.array_equal(left[unit == "B3"], full[unit == "B3"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from coflex.process import clear as verb
 from coflex.process.clear import Cleared, clear
 from coflex.process.day import Day, states
 from coflex.process.ports import Event
+from coflex.process.profile import sent_in
 from support.verbs import VERBS, before, everything, refusal, small_day
 
 
@@ -45,6 +47,24 @@ def test_who_was_awarded_is_told_and_both_operators_get_the_list_and_the_units_t
     assert {event.receiver for event in events if event.kind == "award"} == awarded
     for kind in ("merit_order_list", "unavailable_units"):
         assert {event.receiver for event in events if event.kind == kind} == {"dso", "tso"}
+
+
+@pytest.mark.spec("GRID-09")
+def test_the_system_operator_is_sent_the_profile_that_the_awards_make_of_the_substation() -> None:
+    store, day = before("clear"), small_day()
+    session = day.plans[0]
+    with store.transaction() as t:
+        (earlier,) = sent_in(t, session)
+    VERBS["clear"](store)
+    with store.transaction() as t:
+        (now,) = sent_in(t, session)
+        told = [event for event in t.all(Event) if event.kind == "substation_profile"]
+        held = day.held_kw(t.all(Holding), session.horizon).sum(axis=0) / 1000
+    assert [(event.receiver, event.at) for event in told] == [("tso", session.opens), ("tso", session.closes)]
+    # What is injected in the grid need not come from above, but for the losses that change with it.
+    assert held.any()
+    assert np.abs(earlier.p_mw - now.p_mw - held).max() < 0.1 * np.abs(held).max()
+    assert np.abs(earlier.p_mw - now.p_mw)[held == 0].max() < 1e-9
 
 
 @pytest.mark.spec("MKT-02")

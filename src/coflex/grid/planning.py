@@ -17,7 +17,7 @@ from scipy.sparse import csgraph
 from coflex.domain.errors import Finding, GridFailure, refuse
 from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.grid import assess
-from coflex.grid.means import on_the_loop
+from coflex.grid.means import Operation, on_the_loop
 from coflex.grid.network import Network, moved
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.tables import GridTables, Switch
@@ -109,21 +109,36 @@ def profiles(network: Network, state: GridState) -> tuple[SubstationProfile, ...
     return tuple(SubstationProfile(name, p[i], q[i]) for i, name in enumerate(names))
 
 
+def profiles_over(runs: Operation, state: GridState) -> tuple[SubstationProfile, ...]:
+    """As `profiles`, each period with the network that holds in it, in the order of names. A substation that switching
+    makes in some periods alone takes nothing in the others."""
+    found: dict[str, SubstationProfile] = {}
+    periods = len(state.u)
+    for network, at in runs.parts():
+        for one in profiles(network, state.part(at)):
+            empty = SubstationProfile(one.substation, np.zeros(periods), np.zeros(periods))
+            whole = found.setdefault(one.substation, empty)
+            whole.p_mw[at], whole.q_mvar[at] = one.p_mw, one.q_mvar
+    return tuple(found[name] for name in sorted(found))
+
+
 def changed(
     before: Sequence[SubstationProfile], now: Sequence[SubstationProfile], least_mw: float = 0.001
 ) -> tuple[SubstationProfile, ...]:
-    """The profiles that are to be sent again: those that moved by at least `least_mw` (or Mvar) in some period."""
+    """The profiles that are to be sent again: those that moved by at least `least_mw` (or Mvar) in some period, or of
+    which some period is not known yet (nan), and zeros for substations that are no more."""
     known = {one.substation: one for one in before}
-    return tuple(one for one in now if _moved(known.get(one.substation), one, least_mw))
+    current = {one.substation: one for one in now}
+    for name, one in known.items():
+        current.setdefault(name, SubstationProfile(name, np.zeros_like(one.p_mw), np.zeros_like(one.q_mvar)))
+    return tuple(one for name, one in current.items() if _moved(known.get(name), one, least_mw))
 
 
 def _moved(before: SubstationProfile | None, now: SubstationProfile, least_mw: float) -> bool:
     if before is None or before.p_mw.shape != now.p_mw.shape:
         return True
-    apart = max(
-        float(np.abs(a - b).max(initial=0.0)) for a, b in ((before.p_mw, now.p_mw), (before.q_mvar, now.q_mvar))
-    )
-    return apart >= least_mw
+    apart = np.abs(np.concatenate([before.p_mw - now.p_mw, before.q_mvar - now.q_mvar])).max(initial=0.0)
+    return not apart < least_mw
 
 
 def outages(network: Network, p_mw: Floats, q_mvar: Floats, planned: Sequence[Outage]) -> tuple[OutageEffect, ...]:

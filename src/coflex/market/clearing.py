@@ -96,7 +96,10 @@ def _rounded(model: Model, passes: Passes) -> Ints:
     awarded = model.awarded(passes.x)
     considered = np.zeros(len(book), dtype=np.bool_)
     considered[model.blocks] = True
-    return _by_receipt(book, _whole_kw(book, awarded, model.demand, passes.grid is not None), considered)
+    whole = _whole_kw(book, awarded, model.demand, passes.grid is not None)
+    if not len(model.demand) or model.demand.net:
+        whole = _one_way(book, whole)
+    return _by_receipt(book, whole, considered)
 
 
 def _blocks(book: OrderBook, admissible: Bools, periods: Ints) -> Ints:
@@ -203,6 +206,28 @@ def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -
     whole = np.where(down, np.floor(kw + 1e-6), above).astype(np.int64)
     offered: Ints = np.round(book.quantity_mw * 1000).astype(np.int64)
     return np.minimum(whole, offered)
+
+
+def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
+    """Awards of a unit both ways in a quarter-hour less what they cancel of each other, the dearest blocks first: where
+    passes end before they agree, a unit may be on its way from one direction to the other. Terms are left alone."""
+    bought = np.flatnonzero(award_kw > 0)
+    units: dict[tuple[str, int], list[int]] = {}
+    for i in bought.tolist():
+        offer = book.offers[int(book.offer[i])]
+        if offer.unit and not has_terms(offer):
+            units.setdefault((offer.unit, int(book.period[i])), []).append(i)
+    settled = award_kw.copy()
+    for mine in units.values():
+        ways = [sorted((i for i in mine if book.sign[i] == way), key=lambda i: -book.price[i]) for way in (1, -1)]
+        cancelled = min(int(award_kw[way].sum()) for way in ways)
+        for way in ways if cancelled else ():
+            left = cancelled
+            for i in way:
+                off = min(left, int(settled[i]))
+                settled[i] -= off
+                left -= off
+    return settled
 
 
 def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools) -> Ints:

@@ -35,8 +35,9 @@ from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
 from coflex.process.day import SESSIONS, Day, states, told
 from coflex.process.lookups import energy_left, free_power, others_kw, places
-from coflex.process.operation import operation
+from coflex.process.operation import seen_grid
 from coflex.process.ports import Store, Transaction
+from coflex.process.profile import send_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def clear(day: Day, store: Store, session: SessionPlan, at: datetime) -> Cleared
         lines = merit_order(session.id, book, answer, shut, capability or {}, session.status)
         short = uncovered(session.id, book, demand, answer)
         _write(day, t, session, awards, lines, short, at)
+        send_profile(day, t, session, at)
         for following in life(session.session):
             if following not in (SessionState.ANNOUNCED, SessionState.OPEN, SessionState.CLOSED):
                 state = advance(session.session, state, following)
@@ -102,10 +104,7 @@ def _grid(day: Day, t: Transaction, session: SessionPlan) -> AcGrid | OperatedGr
     guard = Guard(margin.voltage_pu, margin.loading_share) if margin else None
     p, q = day.injections(outlook.window(session.horizon))
     change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
-    runs = operation(day, t, session.horizon)
-    if len(runs.networks) == 1:
-        return AcGrid(day.network, p + change_p, q + change_q, guard)
-    return OperatedGrid(runs, p + change_p, q + change_q, guard or Guard())
+    return seen_grid(day, t, session.horizon, p + change_p, q + change_q, guard)
 
 
 def _models(

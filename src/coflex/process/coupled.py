@@ -1,8 +1,8 @@
 """The ideal against which coordination is measured: one market that serves the grid's and the system's needs at once.
 
 Document B, table 11: the efficiency of coordinated markets is their cost against that of a fully coupled one. Each
-definitive part is cleared anew, on the same forecast, margins and unit offers, with the system's need as a balance
-of all awards. Energy limits count within a part alone, so the cost is a lower bound of the coupled market's.
+definitive part is cleared anew, on the same forecast, settings, margins and unit offers, with the system's need as a
+balance of all awards. Energy limits count within a part alone, so the cost is a lower bound of the coupled market's.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
-from coflex.grid.rows import AcGrid, Guard
+from coflex.grid.rows import Guard
 from coflex.market.book import build
 from coflex.market.clearing import clear
 from coflex.market.design import Needs, SessionPlan
 from coflex.market.model import Demand
 from coflex.process.day import Day
 from coflex.process.lookups import places
+from coflex.process.operation import seen_grid
 from coflex.process.ports import Transaction
 
 
@@ -53,7 +54,7 @@ def _part(day: Day, t: Transaction, local: SessionPlan, session: SessionPlan) ->
     assert outlook is not None  # the session has been planned
     margin = local.session.security_margin
     guard = Guard(margin.voltage_pu, margin.loading_share) if margin else None
-    grid = AcGrid(day.network, *day.injections(outlook.window(axis)), guard)
+    grid = seen_grid(day, t, axis, *day.injections(outlook.window(axis)), guard)
     book = build(offers, axis, places(day))
     answer = clear(book, np.ones(len(book), dtype=np.bool_), _balance(t, session), grid)
     spent = float((answer.award_kw * book.price).sum()) * axis.hours / 1000

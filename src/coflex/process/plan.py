@@ -22,14 +22,15 @@ from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.series import Series
 from coflex.grid.assess import violations
 from coflex.grid.light import Agents, capability
-from coflex.grid.needs import Reach, local_needs
+from coflex.grid.needs import Reach
 from coflex.grid.powerflow import solve
 from coflex.market.design import DistributionGrid, Interface, Needs, SessionPlan
 from coflex.market.engine import SessionState, advance, upcoming
 from coflex.process.day import SESSIONS, Day, states, told
 from coflex.process.lookups import free_power, limit_array, others_kw, qualified_kw
-from coflex.process.operation import decide, operation
+from coflex.process.operation import decide, foreseen_needs, operation
 from coflex.process.ports import Store, SystemOperator, Transaction
+from coflex.process.profile import send_profile
 
 # A provider's schedule and free power from the forecast of its units: (forecast kW) -> (schedule, up_kw, down_kw).
 Nominate = Callable[[Series], tuple[Series, Floats, Floats]]
@@ -81,6 +82,8 @@ def plan(
         t.add([*needs, *lights, *requests])
         t.put_document(SESSIONS, known)
         _tell(day, t, session, at, len(needs), len(lights))
+        if source is session:
+            send_profile(day, t, session, at)
         hours = session.horizon.hours / 1000
         planned = Planned(
             session.id,
@@ -123,29 +126,29 @@ def _needs(day: Day, t: Transaction, session: SessionPlan, source: SessionPlan, 
     p, q = day.injections(outlook.window(session.horizon))
     change_p, change_q = day.changes(others_kw(day, t, session, (Status.DEFINITIVE,)))
     p, q = p + change_p, q + change_q
-    made = decide(day, t, session, p, q)
+    reach = _reach(day, t, source, session)
+    made = decide(day, t, session, p, q, reach)
     runs = operation(day, t, session.horizon)
     base = runs.solve(p, q)
     broken = violations(day.network, base, session.horizon)
+    needs = foreseen_needs(session.id, runs, base, session.horizon, broken, reach)
+    if made is None:
+        return _Foreseen(needs, len(broken), 0)
+    before = violations(day.network, solve(day.network, p, q), session.horizon)
+    return _Foreseen(needs, len(before), made.operations)
+
+
+def _reach(day: Day, t: Transaction, source: SessionPlan, session: SessionPlan) -> Reach:
+    """The units in the modelled grid and their free power over the horizon."""
     up, down = free_power(t, source, session)
     inside = np.flatnonzero(day.unit_node >= 0)
-    reach = Reach(
+    return Reach(
         tuple(day.units[u].id for u in inside),
         day.unit_node[inside],
         day.unit_tan_phi[inside],
         up[inside],
         down[inside],
     )
-    needs: list[LocalNeed] = []
-    for network, at in runs.parts():
-        here = [one for one in broken if session.horizon.position(one.start) in set(at.tolist())]
-        needs += local_needs(session.id, network, base, session.horizon, here, reach)
-    order = {(one.start, one.kind, one.element): k for k, one in enumerate(broken)}
-    needs.sort(key=lambda need: order[need.start, need.kind, need.element])
-    if made is None:
-        return _Foreseen(tuple(needs), len(broken), 0)
-    before = violations(day.network, solve(day.network, p, q), session.horizon)
-    return _Foreseen(tuple(needs), len(before), made.operations)
 
 
 def _lights(

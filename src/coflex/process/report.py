@@ -29,7 +29,9 @@ from coflex.market.design import SessionPlan
 from coflex.process.coupled import Coupled, coupled_market
 from coflex.process.day import Day
 from coflex.process.lookups import STATES, planned_holdings
+from coflex.process.operation import OPERATION
 from coflex.process.ports import Event, Publisher, Store, Table, Transaction
+from coflex.process.profile import sent_in
 from coflex.reporting import kpi, tables
 from coflex.reporting.delivery import Missed, activation_section, balance, money_section
 from coflex.reporting.form import euros
@@ -116,6 +118,8 @@ class _Past:
     outlook: Series
     outlooks: tuple[tuple[SessionPlan, Series], ...]
     planned_holdings: tuple[Holding, ...]
+    settings: dict[str, Any]
+    profiles: tuple[tables.ProfileLine, ...]
 
     @property
     def hours(self) -> float:
@@ -197,6 +201,13 @@ def _read(day: Day, t: Transaction) -> _Past:
         outlook=day.firm(t, "forecast"),
         outlooks=tuple((plan, series) for plan, series in outlooks if series is not None),
         planned_holdings=tuple(planned_holdings(t)),
+        settings=t.document(OPERATION) or {},
+        profiles=tuple(
+            line
+            for plan in day.plans
+            for one in sent_in(t, plan)
+            for line in tables.profile_lines(plan.id, one.substation, plan.horizon, one.p_mw, one.q_mvar)
+        ),
     )
 
 
@@ -394,6 +405,8 @@ def _tables(past: _Past) -> dict[str, Table[Any]]:
         "statements": Table(tables.StatementLine, tables.statement_lines(past.statements)),
         "events": Table(Event, past.events),
         "planned_state": Table(tables.NodeState, _planned_state(past)),
+        "settings": Table(tables.SettingLine, tables.setting_lines(past.settings)),
+        "substation_profiles": Table(tables.ProfileLine, past.profiles),
     }
 
 
