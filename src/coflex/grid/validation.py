@@ -5,9 +5,9 @@ taken while every limit that they load has room; what relieves a limit gives roo
 taken goes through AC power flow. The first line that does not fit, or breaks a limit there, is taken as far as AC
 power flows on the way to it hold; there the limits are linearised anew and the walk goes on.
 
-A line that is limited leaves `SPARE` of every limit, so that lines elsewhere that load it by a trace still fit; what the
-base state breaks may not be broken further by more than that. A list called in this order keeps every limit at each of
-its steps; lines called alone, out of their order, are another list.
+A line that is limited leaves `SPARE` of every limit, so that lines elsewhere that load it by a trace still fit; what
+the base state breaks may not be broken further by more than that. A list called in this order keeps every limit at
+each of its steps; lines called alone, out of their order, are another list.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, TO_END, VOLTAGE, Linearisation, Quantities
 
-# A line that must be limited is tried at this many steps, four times, each time between the last that holds and the next.
+# A line that must be limited is tried at so many steps, so many times, each time between the last that holds and the
+# next.
 STEPS, REFINED = 16, 4
 # What loads a limit less per kW is within the power flow's own accuracy and is not stopped by it.
 FELT = 1e-9
@@ -103,7 +104,7 @@ class _Walk:
 
     def states(self, kw: Floats, lines: Ints, spare: float = 0.0) -> tuple[GridState, Bools]:
         """States from the one reached with (states, lines) kW of some lines, unsigned and growing; which limits, less
-        what is to be spared, each passes. From the first one without a state on (or a little before it) all count as passed."""
+        what is to be spared, each passes. From the first one without a state on (or a little before) all are passed."""
         change_p, change_q = (np.zeros((len(kw), self.network.n)) for _ in range(2))
         signed = kw * np.sign(self.lines.signed_kw[lines]) / 1000.0
         np.add.at(change_p.T, self.lines.node[lines], signed.T)
