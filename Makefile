@@ -3,6 +3,7 @@
 GRID ?= 1-MV-urban--0-sw
 DAY  ?= 2016-07-05
 CASE ?= cases/$(GRID)-$(DAY)
+PARTS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -19,7 +20,8 @@ help:
 	@echo "make run           run a day on the grid $(GRID) and write its report to out/"
 	@echo "make test          check the code and run the tests"
 	@echo "make test-all      the same with the slow tests"
-	@echo "make bench         time the parts of the day, each beside what it is to be compared with"
+	@echo "make bench         time it all, each beside what it is to be compared with, into docs/benchmarks.md"
+	@echo "                   (a quarter of an hour; PARTS=\"city run\" times these alone and writes nothing)"
 	@echo "make requirements  write docs/requirements.md from the marks of the tests"
 	@echo "make lock          choose the versions of all dependencies anew"
 	@echo "make clean         take away what make has set up (cases and outcomes stay)"
@@ -43,7 +45,7 @@ check: $(VENV)/test.stamp
 	@$(BIN)/mypy
 
 bench: $(VENV)/run.stamp $(CASE)/case.yaml
-	@$(BIN)/python bench/run.py $(CASE)
+	@$(BIN)/python bench/suite.py $(CASE) $(PARTS)
 
 requirements: $(BIN)/python
 	@$(BIN)/python tools/requirements.py

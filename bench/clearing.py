@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
-import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from typing import Any
 
 import highspy
 import numpy as np
+from table import Line, asks_for_lines, give, load
 
 from coflex.app import begin_day
 from coflex.domain.quantity import Floats, Ints
@@ -41,7 +40,8 @@ from coflex.process import clear as clear_verb
 from coflex.process.offer import collect
 from coflex.simulation.providers import SimulatedProviders
 
-Lines = list[tuple[str, float, float, str]]
+# The most that a clearing may take of its floor; how many times as fast as the others it must be.
+MOST_OF_FLOOR, LEAST_OF_CLARABEL, LEAST_OF_PYPSA = 1.3, 2.0, 10.0
 
 
 def main() -> None:
@@ -49,18 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=Path, help="folder of the case")
     parser.add_argument("--repeats", type=int, default=5)
+    asks_for_lines(parser)
     given = parser.parse_args()
-    _machine("before")
+    load("before")
     book, admissible, demand, grid, lights = first_session(given.case)
-    lines: Lines = [beside_floor(book, admissible, demand, grid, lights, given.repeats)]
+    lines = [beside_floor(book, admissible, demand, grid, lights, given.repeats)]
     free, periods = congested(book, grid)
     print(f"{len(free)} blocks of {len(periods)} quarter-hours that break a limit, without terms")
     lines += beside_others(free, grid, given.repeats)
-    _machine("after")
-    wide = max(len(line[0]) for line in lines)
-    print(f"\n{'':{wide}}  {'median':>9}  {'ratio':>7}  to")
-    for what, seconds, ratio, beside in lines:
-        print(f"{what:{wide}}  {1000 * seconds:6.0f} ms  {ratio:7.2f}  {beside}")
+    load("after")
+    give(lines, given.lines)
 
 
 def first_session(case: Path) -> tuple[Any, ...]:
@@ -88,9 +86,7 @@ def first_session(case: Path) -> tuple[Any, ...]:
 # ---------------------------------------------------------------- the floor
 
 
-def beside_floor(
-    book: OrderBook, admissible: Any, demand: Demand, grid: Any, lights: Any, repeats: int
-) -> tuple[str, float, float, str]:
+def beside_floor(book: OrderBook, admissible: Any, demand: Demand, grid: Any, lights: Any, repeats: int) -> Line:
     """The clearing, and in the same run what of it are power flows, sensitivities and runs of the solver."""
     totals, floors, ratios = [], [], []
     passes = 0
@@ -110,7 +106,7 @@ def beside_floor(
         passes = answer.passes
     what = f"clearing of {len(book.axis)} periods, {len(book.offers)} offers, {passes} passes"
     floor = f"its floor, {1000 * statistics.median(floors):.0f} ms"
-    return what, statistics.median(totals), statistics.median(ratios), floor
+    return Line(what, _ms(statistics.median(totals)), statistics.median(ratios), floor, at_most=MOST_OF_FLOOR)
 
 
 @contextmanager
@@ -153,10 +149,9 @@ def congested(book: OrderBook, grid: Any) -> tuple[OrderBook, Ints]:
     return replace(book, offers=offers, **{name: getattr(book, name)[keep] for name in columns}), periods
 
 
-def beside_others(book: OrderBook, grid: Any, repeats: int) -> Lines:
+def beside_others(book: OrderBook, grid: Any, repeats: int) -> list[Line]:
     everything = np.ones(len(book), dtype=np.bool_)
     plain = AcGrid(grid.network, grid.p_mw, grid.q_mvar, grid.guard)
-    lines: Lines = []
     cost: list[float] = []
 
     def ours() -> None:
@@ -166,14 +161,16 @@ def beside_others(book: OrderBook, grid: Any, repeats: int) -> Lines:
         cost[:] = [_eur(book, clear_conic(book, everything, Demand.none(), plain).award_kw)]
 
     own = _median(ours, repeats)
-    lines.append((f"clearing of these alone, {cost[0]:.2f} EUR", own, 1.0, "itself"))
+    lines = [Line(f"clearing of these alone, {cost[0]:.2f} EUR", _ms(own), 1.0, "itself")]
     other = _median(conic, max(1, repeats // 2))
-    lines.append((f"Clarabel, {cost[0]:.2f} EUR in its relaxation", other, other / own, "the clearing"))
+    what = f"Clarabel, {cost[0]:.2f} EUR in its relaxation"
+    lines.append(Line(what, _ms(other), other / own, "the clearing", at_least=LEAST_OF_CLARABEL))
     if importlib.util.find_spec("pypsa") is None:
         print("PyPSA is not installed: no comparison with it.")
         return lines
     other = _median(lambda: cost.__setitem__(0, _by_pypsa(book, plain)), max(1, repeats // 2))
-    lines.append((f"PyPSA, {cost[0]:.2f} EUR by active power", other, other / own, "the clearing"))
+    what = f"PyPSA, {cost[0]:.2f} EUR by active power"
+    lines.append(Line(what, _ms(other), other / own, "the clearing", at_least=LEAST_OF_PYPSA))
     return lines
 
 
@@ -245,9 +242,8 @@ def _median(act: Callable[[], Any], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def _machine(when: str) -> None:
-    load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
-    print(f"{when}: {os.cpu_count()} processors, load {load}, Python {platform.python_version()}", flush=True)
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from power_grid_model import ComponentType, DatasetType, PowerGridModel, initialize_array
+from table import Line, asks_for_lines, give
 
 from coflex.adapters.grids.simbench import YEAR, SimbenchGrid, load_grid, pandapower_of
 from coflex.domain.quantity import Floats
@@ -43,6 +44,8 @@ FIRST, COUNT = 17_664, 96
 GRIDS = ("1-MV-urban--0-sw", "1-MVLV-urban-all-0-sw")
 # Steps of pandapower in grids above this many nodes.
 LARGE, FEW = 2_000, (2, 6)
+# The most that a check may take of the bare call; how many times as fast as pandapower it must be, small and large.
+MOST_OF_BARE, LEAST_OF_PANDAPOWER = 1.1, (100.0, 12.0)
 
 
 def main() -> None:
@@ -51,16 +54,19 @@ def main() -> None:
     parser.add_argument("grids", nargs="*", default=GRIDS, help="SimBench codes")
     parser.add_argument("--cache", type=Path, help="where converted grids are kept; a temporary folder without it")
     parser.add_argument("--turns", type=int, default=15, help="turns of each contender on a small grid")
+    asks_for_lines(parser)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     numba = "with" if importlib.util.find_spec("numba") else "without"
     print(f"{os.cpu_count()} processors, Python {platform.python_version()}, pandapower {numba} numba")
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as room:
         for code in given.grids:
-            _grid(code, load_grid(code, given.cache or Path(room)), given.turns)
+            lines += _grid(code, load_grid(code, given.cache or Path(room)), given.turns)
+    give(lines, given.lines)
 
 
-def _grid(code: str, grid: SimbenchGrid, turns: int) -> None:
+def _grid(code: str, grid: SimbenchGrid, turns: int) -> list[Line]:
     network = build(grid.grid)
     day = Axis(YEAR[FIRST], COUNT)
     names = grid.profiles.names
@@ -81,9 +87,19 @@ def _grid(code: str, grid: SimbenchGrid, turns: int) -> None:
         print("".join(cells))
     panda, words = _pandapower(code, network, p, q)
     print(f"pandapower's time series, {words}: {panda[0]:.2f} s, processor {panda[1]:.2f} s")
+    lines = []
     for method in Method:
-        times = panda / np.median(taken[f"check, {method}"], axis=0)
+        own = taken[f"check, {method}"]
+        times = panda / np.median(own, axis=0)
         print(f"  {times[0]:.0f} times the check, {method}; {times[1]:.0f} times in processor time")
+        what, median = f"check of a day, {network.n} nodes, {method}", f"{1000 * np.median(own[:, 0]):.1f} ms"
+        of_bare = float(np.median(own[:, 0] / taken["bare"][:, 0]))
+        beside = f"the bare batch, {1000 * np.median(taken['bare'][:, 0]):.1f} ms"
+        lines.append(Line(what, median, of_bare, beside, at_most=MOST_OF_BARE))
+        least = LEAST_OF_PANDAPOWER[network.n >= LARGE]
+        other = f"pandapower's time series of {network.n} nodes"
+        lines.append(Line(other, f"{panda[0]:.2f} s", float(times[0]), f"the check, {method}", at_least=least))
+    return lines
 
 
 def _contenders(network: Network, day: Axis, p: Floats, q: Floats) -> dict[str, Callable[[], Any]]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
+from table import Line, asks_for_lines, give, load
 
 from coflex.app import Platform, begin_day
 from coflex.domain.offer import Offer, OfferStep
@@ -48,16 +47,6 @@ OFFERS = 900
 PART_S, DAY_S = 5.0, 25.0
 # The lucky split is looked for in every so many-th quarter-hour.
 STRIDE = 8
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the table: a median, and the ratio to what stands beside it."""
-
-    what: str
-    median: str
-    ratio: float
-    beside: str
 
 
 class _Undo(Exception):
@@ -88,13 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=Path, help="folder of the case")
     parser.add_argument("--repeats", type=int, default=5, help="most repeats of each part (3 of the whole day)")
+    asks_for_lines(parser)
     given = parser.parse_args()
-    _machine("before")
+    load("before")
     lines = whole_day(given.case, min(3, given.repeats))
     with tempfile.TemporaryDirectory() as out, begin_day(given.case, Path(out), False) as open_day:
         lines = [*parts(open_day, given.repeats), *lines]
-    _machine("after")
-    _table(lines)
+    load("after")
+    give(lines, given.lines)
 
 
 # ---------------------------------------------------------------- the whole day
@@ -276,7 +266,7 @@ def _half(step: OfferStep, half: int) -> OfferStep:
     return replace(step, quantity_kw=step.quantity_kw[:middle])
 
 
-# ---------------------------------------------------------------- the clock and the table
+# ---------------------------------------------------------------- the clock
 
 
 def _median(act: Callable[[], Any], most: int, budget_s: float) -> float:
@@ -287,18 +277,6 @@ def _median(act: Callable[[], Any], most: int, budget_s: float) -> float:
         act()
         taken.append(perf_counter() - began)
     return statistics.median(taken)
-
-
-def _machine(when: str) -> None:
-    load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
-    print(f"{when}: {os.cpu_count()} processors, load {load}, Python {platform.python_version()}", flush=True)
-
-
-def _table(lines: Sequence[Line]) -> None:
-    wide = max(len(line.what) for line in lines)
-    print(f"\n{'':{wide}}  {'median':>9}  {'ratio':>7}  to")
-    for line in lines:
-        print(f"{line.what:{wide}}  {line.median:>9}  {line.ratio:7.2f}  {line.beside}")
 
 
 if __name__ == "__main__":

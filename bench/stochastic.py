@@ -9,8 +9,6 @@ in each of its directions. Ratios of medians taken in the same minutes, as in `b
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from table import Line, asks_for_lines, give, load
 
 from coflex.adapters.exchange.tables.case_folder import read_case
 from coflex.domain.offer import Offer, OfferStep
@@ -54,22 +53,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=Path, help="folder of the case")
     parser.add_argument("--repeats", type=int, default=3, help="most repeats of each part")
+    asks_for_lines(parser)
     given = parser.parse_args()
     case = read_case(given.case)
     day = Day(case, load_design(case.settings.design))
-    _machine("before")
+    load("before")
     awards, reserve = books(day)
     print(f"{len(awards)} blocks of energy and {len(reserve)} of capacity, {day.network.n} nodes\n")
     print(f"{'scenarios':>9} {'drawn':>7} {'limits':>7} {'one clearing':>13} {'two stages':>11} {'ratio':>6}"
           f" {'solver':>7} {'passes':>6} {'value':>8} {'RP EUR':>9} {'VSS EUR':>9} {'EVPI EUR':>9}")  # fmt: skip
-    for count in COUNTS:
-        line(day, awards, reserve, count, given.repeats)
+    lines = [line(day, awards, reserve, count, given.repeats) for count in COUNTS]
     reduced(day, awards, reserve)
-    _machine("after")
+    load("after")
+    give(lines, given.lines)
 
 
-def line(day: Day, awards: OrderBook, reserve: ReserveBook, count: int, repeats: int) -> None:
-    """One row of the table."""
+def line(day: Day, awards: OrderBook, reserve: ReserveBook, count: int, repeats: int) -> Line:
+    """One row of the table, printed in all its columns."""
     drawn_s, drawn = _timed(lambda: scenarios(day, count), 1)
     outlook = surroundings(day, drawn)
     grid = outlook.grid
@@ -91,6 +91,8 @@ def line(day: Day, awards: OrderBook, reserve: ReserveBook, count: int, repeats:
         f" {value.of_stochastic_solution:9.2f} {value.of_perfect_information:9.2f}",
         flush=True,
     )
+    beside = f"one clearing of the worst of them, {1000 * once_s:.0f} ms"
+    return Line(f"two-stage clearing over {count} scenarios", f"{two_s:.2f} s", two_s / once_s, beside)
 
 
 def reduced(day: Day, awards: OrderBook, reserve: ReserveBook) -> None:
@@ -166,11 +168,6 @@ def _timed(act: Callable[[], Any], most: int) -> tuple[float, Any]:
         last = act()
         taken.append(perf_counter() - began)
     return median(taken), last
-
-
-def _machine(when: str) -> None:
-    load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
-    print(f"{when}: {os.cpu_count()} processors, load {load}, Python {platform.python_version()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -19,6 +23,7 @@ from coflex.adapters.exchange.tables.outcomes import OutcomeFolder, read_offers
 from coflex.adapters.exchange.tables.records import read_records
 from coflex.adapters.grids.door import read_grid
 from coflex.adapters.grids.simbench import ZONE, load_grid
+from coflex.adapters.store.memory import MemoryStore
 from coflex.adapters.store.sql import SqlStore
 from coflex.adapters.web.pages.day import render
 from coflex.domain.errors import CoflexError, Finding, NotReady, Refused, refuse
@@ -43,10 +48,12 @@ from coflex.process.settle import Settled, settle
 from coflex.reporting.study.areas import AreaAnswer, pq_area
 from coflex.reporting.study.case import GridCase, grid_case
 from coflex.reporting.study.lights import LightAnswer, lights
+from coflex.reporting.study.phases import PhaseAnswer, three_phase_flow
 from coflex.reporting.study.prices import FlowAnswer, PriceAnswer, nodal_prices, optimal_power_flow
 from coflex.reporting.study.sensors import EstimateAnswer, estimation
 from coflex.reporting.study.state import AssessAnswer, PowerFlowAnswer, assessment, power_flow
 from coflex.simulation.cases import draw_case
+from coflex.simulation.city import KINDS, MediumVoltage, SubstationDay, day_ahead, substation
 from coflex.simulation.devices import SimulatedDevices
 from coflex.simulation.providers import SimulatedProviders, nominate
 from coflex.simulation.tso import SimulatedTso
@@ -199,6 +206,9 @@ class Study:
     def power_flow(self) -> PowerFlowAnswer:
         return power_flow(self.case)
 
+    def three_phase_flow(self) -> PhaseAnswer:
+        return three_phase_flow(self.case)
+
     def assessment(self) -> AssessAnswer:
         return assessment(self.case)
 
@@ -208,8 +218,8 @@ class Study:
         refuse(f"The table {sensors.name}", faults)
         return estimation(self.case, measurements)
 
-    def lights(self) -> LightAnswer:
-        return lights(self.case)
+    def lights(self, count: int | None) -> LightAnswer:
+        return lights(self.case, count)
 
     def area(self, directions: int, price_eur_mwh: float | None) -> AreaAnswer:
         return pq_area(self.case, directions, price_eur_mwh)
@@ -221,7 +231,7 @@ class Study:
         return optimal_power_flow(self.case, model)
 
 
-def study(grid: str, day: date | None) -> Study:
+def study(grid: str, day: date | None, within_reach: bool = False) -> Study:
     """A grid of any format that coflex reads, with its powers as given or over a day of its profiles.
 
     Raises Refused with every fault of the file, CoflexError when it is none that coflex reads, or has no profiles.
@@ -234,7 +244,7 @@ def study(grid: str, day: date | None) -> Study:
         axis = delivery_day(day, ZONE)
         if axis.start < read.profiles.axis.start or axis.end > read.profiles.axis.end:
             raise CoflexError(f"The profiles of {grid} do not hold the day {day}.", "Choose one of theirs.")
-    return Study(grid_case(Path(grid).name, read.tables, read.profiles, axis, read.findings))
+    return Study(grid_case(Path(grid).name, read.tables, read.profiles, axis, read.findings, within_reach))
 
 
 def begin_day(case_folder: Path, out: Path, replace: bool) -> AbstractContextManager[Platform]:
@@ -351,6 +361,63 @@ def make_case(order: CaseOrder, folder: Path, replace: bool) -> CaseMade:
     refuse(f"The case {folder.name}", check_case(case))
     write_case(folder, case, replace=replace)
     return CaseMade(folder, len(case.grid.buses), len(case.units), len({unit.provider for unit in case.units}))
+
+
+def run_city(
+    count: int, seed: int, workers: int, progress: Progress, grids: Path = Path("cases") / GRIDS
+) -> tuple[SubstationDay, ...]:
+    """A day ahead at each of `count` substations (see `coflex.simulation.city`), in their order, whoever comes first.
+
+    Each is composed, played and forgotten in one of `workers` processes, of which each keeps to one thread; only
+    numbers come back. They are the same for any number of workers. `grids`: where converted grids are kept.
+    Raises what a substation raises, CoflexError when a count is not positive.
+    """
+    if count < 1 or workers < 1:
+        raise CoflexError("A city has a substation, and a process to run it, at least.", "Ask for one or more.")
+    # Read here once, so that two processes do not convert the same grid.
+    for kind in KINDS:
+        load_grid(_city_code(kind), grids)
+    answers: list[SubstationDay] = []
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for answer in pool.map(partial(_substation_day, seed=seed, grids=grids), range(count)):
+            progress(f"{answer.name} done, {len(answers) + 1} of {count}")
+            answers.append(answer)
+    return tuple(answers)
+
+
+def _substation_day(number: int, seed: int, grids: Path) -> SubstationDay:
+    begun = perf_counter()
+    case = substation(number, seed, _city_grids(grids))
+    composing = perf_counter() - begun
+    return day_ahead(case, load_design(case.settings.design), MemoryStore(case.zone), composing)
+
+
+@lru_cache(maxsize=1)
+def _city_grids(grids: Path) -> Mapping[str, MediumVoltage]:
+    """SimBench's grids of the city's kinds; a process reads them once."""
+    read = {kind: load_grid(_city_code(kind), grids) for kind in KINDS}
+    return {kind: MediumVoltage(one.grid, one.profiles) for kind, one in read.items()}
+
+
+def _city_code(kind: str) -> str:
+    return f"1-MV-{kind}--0-sw"
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that begin in here compute with one thread each: matrices this small lose more by waiting for each
+    other's threads than they gain, and the processes share the processors already."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _write_timings(path: Path, cleared: Sequence[Cleared], seconds: float) -> None:

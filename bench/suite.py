@@ -1,0 +1,190 @@
+"""All benchmarks, each in a process of its own, and the page that keeps what they found.
+
+    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05                 # all of them, written to docs/benchmarks.md
+    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05 city powerflow  # these alone, told and not written
+
+A benchmark that fails does not stop the others; the page says so, and the suite ends with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+
+from table import Line, machine, read_lines
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs/benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A benchmark, what it is about, and what its goals are, in the words of who set them."""
+
+    name: str
+    title: str
+    goals: tuple[str, ...] = ()
+
+
+PARTS = (
+    Part(
+        "powerflow",
+        "A day's grid check",
+        (
+            "at most 1.1 times the bare batch call of power-grid-model",
+            "at least 100 times as fast as pandapower's time series at 144 buses, 12 times at 10,458",
+        ),
+    ),
+    Part(
+        "clearing",
+        "Clearing with the grid",
+        (
+            "at most 1.3 times its floor: power flow, sensitivities, solver",
+            "at least twice as fast as Clarabel on the same congested quarter-hours",
+            "at least 10 times as fast as PyPSA from end to end",
+        ),
+    ),
+    Part("stochastic", "Reserve and day ahead in two stages"),
+    Part(
+        "city",
+        "A city of 25 substations and 600 feeders",
+        ("time per substation flat as their number grows", "both processors used", "memory under 4 GiB"),
+    ),
+    Part("run", "A market day and its parts"),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark said: its lines where it gives them, and all its words."""
+
+    part: Part
+    lines: tuple[Line, ...]
+    words: str
+    failed: bool
+    seconds: float
+
+
+def main() -> None:
+    """Run what is asked for; write the page when that is everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", type=Path, help="folder of the case")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(part.name for part in PARTS))
+    parser.add_argument("--out", type=Path, help="where the page is written, also when it is not of all parts")
+    given = parser.parse_args()
+    if unknown := set(given.parts) - {part.name for part in PARTS}:
+        parser.error(
+            f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(part.name for part in PARTS)}"
+        )
+    began = datetime.now().astimezone()
+    chosen = [part for part in PARTS if not given.parts or part.name in given.parts]
+    found = [run(part, given.case) for part in chosen]
+    if out := given.out or (None if given.parts else PAGE):
+        out.write_text(page(found, began), encoding="utf-8")
+        print(f"\nwritten to {out}")
+    for one in found:
+        if one.failed:
+            print(f"{one.part.name} failed", file=sys.stderr)
+    sys.exit(any(one.failed for one in found))
+
+
+def run(part: Part, case: Path) -> Outcome:
+    """One benchmark, its words told as they come."""
+    script = HERE / f"{part.name}.py"
+    print(f"\n==== {part.title} ({script.name})", flush=True)
+    began = perf_counter()
+    with tempfile.TemporaryDirectory() as room:
+        file = Path(room) / "lines.json"
+        told = []
+        command = [sys.executable, "-u", str(script), *_words(part, case)]
+        if "asks_for_lines" in script.read_text(encoding="utf-8"):
+            command += ["--lines", str(file)]
+        complaints = Path(room) / "complaints.txt"
+        with (
+            complaints.open("w") as beside,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=beside, text=True) as process,
+        ):
+            assert process.stdout is not None
+            for row in process.stdout:
+                told.append(row)
+                print(row, end="", flush=True)
+        if process.returncode:
+            told.append(complaints.read_text())
+            print(told[-1], end="", file=sys.stderr, flush=True)
+        lines = tuple(read_lines(file)) if file.is_file() else ()
+    return Outcome(part, lines, "".join(told), process.returncode != 0, perf_counter() - began)
+
+
+def _words(part: Part, case: Path) -> list[str]:
+    """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept."""
+    if part.name in ("powerflow", "city"):
+        return ["--cache", str(case.parent / ".grids")]
+    return [str(case)]
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page(found: Sequence[Outcome], began: datetime) -> str:
+    """The page: the machine, the goals beside what was measured, and each benchmark in full."""
+    rows = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; not to be edited. Times of one machine say little about another. So each is a ratio "
+        "to something taken in the same minutes, and the ratios are what is compared.",
+        "",
+        f"{began:%d %B %Y, %H:%M %Z}; {sum(one.seconds for one in found) / 60:.0f} minutes; {machine()}.",
+        "",
+        "## Goals",
+        "",
+        *_table_of_goals(found),
+    ]
+    for one in found:
+        rows += ["", f"## {one.part.title}", "", *_section(one)]
+    return "\n".join(rows) + "\n"
+
+
+def _table_of_goals(found: Sequence[Outcome]) -> list[str]:
+    rows = ["| what | measured | ratio | to | goal | |", "| --- | ---: | ---: | --- | --- | --- |"]
+    for one in found:
+        rows += [_row(line, with_goal=True) for line in one.lines if line.goal]
+        if one.failed:
+            rows.append(f"| {one.part.title} | | | | {'; '.join(one.part.goals)} | **failed** |")
+        elif one.part.goals and not any(line.goal for line in one.lines):
+            rows.append(f"| {one.part.title} | see below | | | {'; '.join(one.part.goals)} | |")
+    return rows
+
+
+def _section(one: Outcome) -> list[str]:
+    rows = [f"`bench/{one.part.name}.py`, {one.seconds:.0f} s.", ""]
+    if one.part.goals:
+        rows = [*rows, f"To be reached: {'; '.join(one.part.goals)}.", ""]
+    if one.failed:
+        rows += ["**It failed.** Its last words:", ""]
+    if one.lines and not one.failed:
+        rows += ["| what | median | ratio | to |", "| --- | ---: | ---: | --- |"]
+        rows += [_row(line, with_goal=False) for line in one.lines]
+        rows.append("")
+    words = one.words.strip().splitlines()
+    if one.lines and not one.failed:
+        # The lines stand above already: what it printed last is their table, with a head and an empty row.
+        words = words[: -len(one.lines) - 2]
+    return [*rows, "```text", *words[-40:], "```"]
+
+
+def _row(line: Line, with_goal: bool) -> str:
+    cells = [line.what.strip(), line.median, f"{line.ratio:.2f}", line.beside]
+    if with_goal:
+        cells += [line.goal, "met" if line.met else "**missed**"]
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    main()
