@@ -53,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=Path, help="folder of the case")
     parser.add_argument("--repeats", type=int, default=3, help="most repeats of each part")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of scenarios")
     asks_for_lines(parser)
     given = parser.parse_args()
     case = read_case(given.case)
@@ -62,7 +63,7 @@ def main() -> None:
     print(f"{len(awards)} blocks of energy and {len(reserve)} of capacity, {day.network.n} nodes\n")
     print(f"{'scenarios':>9} {'drawn':>7} {'limits':>7} {'one clearing':>13} {'two stages':>11} {'ratio':>6}"
           f" {'solver':>7} {'passes':>6} {'value':>8} {'RP EUR':>9} {'VSS EUR':>9} {'EVPI EUR':>9}")  # fmt: skip
-    lines = [line(day, awards, reserve, count, given.repeats) for count in COUNTS]
+    lines = [line(day, awards, reserve, count, given.repeats) for count in given.counts]
     reduced(day, awards, reserve)
     load("after")
     give(lines, given.lines)

@@ -126,7 +126,9 @@ def _words(part: Part, case: Path) -> list[str]:
     """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept."""
     if part.name in ("powerflow", "city"):
         return ["--cache", str(case.parent / ".grids")]
-    return [str(case)]
+    # Time grows with the scenarios: larger numbers of them are for a run of their own.
+    few = ["--counts", "10", "--repeats", "1"] if part.name == "stochastic" else []
+    return [str(case), *few]
 
 
 # ---------------------------------------------------------------- the page

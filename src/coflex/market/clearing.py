@@ -209,21 +209,32 @@ def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -
 
 
 def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
-    """Awards of a unit both ways in a quarter-hour less what they cancel of each other, the dearest blocks first: where
-    passes end before they agree, a unit may be on its way from one direction to the other. Terms are left alone."""
-    bought = np.flatnonzero(award_kw > 0)
+    """Awards of a unit both ways in a quarter-hour less what they cancel of each other: where passes end before they
+    agree, a unit may be on its way from one direction to the other.
+
+    The smaller way goes, or the one without an indivisible offer; the other gives up as much where its offers can be
+    cut, the dearest first. What that changes in the grid is looked at with the rounding. Two indivisible ways stay.
+    """
     units: dict[tuple[str, int], list[int]] = {}
-    for i in bought.tolist():
-        offer = book.offers[int(book.offer[i])]
-        if offer.unit and not has_terms(offer):
-            units.setdefault((offer.unit, int(book.period[i])), []).append(i)
+    for i in np.flatnonzero(award_kw > 0).tolist():
+        unit = book.offers[int(book.offer[i])].unit
+        if unit:
+            units.setdefault((unit, int(book.period[i])), []).append(i)
     settled = award_kw.copy()
     for mine in units.values():
-        ways = [sorted((i for i in mine if book.sign[i] == way), key=lambda i: -book.price[i]) for way in (1, -1)]
-        cancelled = min(int(award_kw[way].sum()) for way in ways)
-        for way in ways if cancelled else ():
-            left = cancelled
-            for i in way:
+        ways = [[i for i in mine if book.sign[i] == way] for way in (1, -1)]
+        if not all(ways):
+            continue
+        loose = [way for way in ways if not any(book.offers[int(book.offer[i])].block for i in way)]
+        if not loose:
+            continue
+        gone = min(loose, key=lambda way: int(award_kw[way].sum()))
+        kept = ways[1] if gone is ways[0] else ways[0]
+        left = int(award_kw[gone].sum())
+        settled[gone] = 0
+        for i in sorted(kept, key=lambda i: -book.price[i]):
+            offer = book.offers[int(book.offer[i])]
+            if not offer.block and not offer.min_quantity_kw:
                 off = min(left, int(settled[i]))
                 settled[i] -= off
                 left -= off
