@@ -203,11 +203,14 @@ class Study:
 
     case: GridCase
 
+    # What fails is told with the doubts about the data: `GridCase.doubted`.
+
     def power_flow(self) -> PowerFlowAnswer:
         return power_flow(self.case)
 
     def three_phase_flow(self) -> PhaseAnswer:
-        return three_phase_flow(self.case)
+        with self.case.doubted():
+            return three_phase_flow(self.case)
 
     def assessment(self) -> AssessAnswer:
         return assessment(self.case)
@@ -222,13 +225,16 @@ class Study:
         return lights(self.case, count)
 
     def area(self, directions: int, price_eur_mwh: float | None) -> AreaAnswer:
-        return pq_area(self.case, directions, price_eur_mwh)
+        with self.case.doubted():
+            return pq_area(self.case, directions, price_eur_mwh)
 
     def prices(self, price_eur_mwh: float | None) -> PriceAnswer:
-        return nodal_prices(self.case, price_eur_mwh)
+        with self.case.doubted():
+            return nodal_prices(self.case, price_eur_mwh)
 
     def optimal_power_flow(self, model: Literal["dc", "ac"]) -> FlowAnswer:
-        return optimal_power_flow(self.case, model)
+        with self.case.doubted():
+            return optimal_power_flow(self.case, model)
 
 
 def study(grid: str, day: date | None, within_reach: bool = False) -> Study:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from coflex.adapters.exchange.tables.records import write_records
 from coflex.grid.estimate import Measurement, SensorKind
+from coflex.grid.tables import Dispatch, GridTables, Shunt
 from support.command import coflex
+from support.small_grids import radial
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -174,3 +177,55 @@ def test_a_load_on_one_phase_draws_down_that_phase_alone(tmp_path: Path) -> None
     assert cable["neutral"] == pytest.approx(cable["b"], rel=1e-3) and cable["a"] < 0.01
     # A tenth of a MVA on three phases is 10.2 kVA on one: 44 A at 0.23 kV, of 200 A.
     assert cable["b"] == pytest.approx(10.2 / 0.23 / end["b_pu"] / 200, rel=0.01)
+
+
+def small(folder: Path, **changed: Any) -> Path:
+    """The small radial grid as a folder of tables, some of them changed."""
+    folder.mkdir()
+    tables = replace(radial(), **changed)
+    for field in fields(GridTables):
+        rows = getattr(tables, field.name)
+        kind = get_args(get_type_hints(GridTables)[field.name])[0]
+        if rows or field.name in ("switches", "storages", "generators"):
+            write_records(folder / f"{field.name}.csv", kind, rows)
+    return folder
+
+
+@pytest.mark.spec("GRID-02")
+def test_what_a_shunt_withdraws_is_no_loss(tmp_path: Path) -> None:
+    plain = say("powerflow", small(tmp_path / "plain"))
+    earthed = say("powerflow", small(tmp_path / "earthed", shunts=(Shunt("s", "M0", 2.0, 0.0, 1, 1),)))
+    assert earthed["interface_p_mw"] > plain["interface_p_mw"] + 1.8
+    assert earthed["losses_kw"] < plain["losses_kw"] + 50
+    assert earthed["losses_kw"] == pytest.approx(sum(branch["losses_kw"] for branch in earthed["branches"]))
+
+
+@pytest.mark.spec("GRID-13")
+def test_demand_beyond_all_capacity_names_what_is_uncovered_and_what_is_exhausted(tmp_path: Path) -> None:
+    weak = Dispatch("above", 0.0, 1.0, -9.0, 9.0, 0.0, 40.0, 0.0)
+    answer = say("opf", small(tmp_path / "grid", dispatches=(weak,)))
+    assert not answer["feasible"]
+    # Loads of 6.9 MW, generators of 2.5 MW that stand as they are, and one MW from above.
+    assert sum(one["p_mw"] for one in answer["uncovered"]) == pytest.approx(6.9 - 2.5 - 1.0)
+    assert answer["exhausted"] == [{"element": "above", "limit": "p_max", "p_mw": 1.0}]
+
+
+@pytest.mark.spec("GRID-10")
+def test_reactive_range_alone_makes_an_area(tmp_path: Path) -> None:
+    bank = Dispatch("pv A3", 1.0, 1.0, -0.5, 0.5, 0.0, 0.0, 0.0)
+    (one,) = say("area", small(tmp_path / "grid", dispatches=(bank,)), "--directions", 8)["areas"]
+    assert one["q_max_mvar"] - one["q_min_mvar"] == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.spec("GRID-01")
+def test_a_load_in_kw_where_mw_belong_is_named_when_the_power_flow_fails(tmp_path: Path) -> None:
+    loads = tuple(replace(row, p_mw=1000 * row.p_mw, q_mvar=1000 * row.q_mvar) for row in radial().loads)
+    told = coflex("grid", "powerflow", small(tmp_path / "grid", loads=loads))
+    assert told.exit_code == 1 and "no solution" in told.stderr and "kW" in told.stderr
+
+
+def test_a_price_that_is_no_number_and_a_grid_without_choices_are_refused(tmp_path: Path) -> None:
+    assert coflex("grid", "dlmp", grid("case33bw"), "--price", "nan").exit_code == 2
+    still = replace(radial().loads[0], p_mw=0.0, q_mvar=0.0)
+    told = coflex("grid", "area", small(tmp_path / "grid", loads=(still,), generators=(), storages=()))
+    assert told.exit_code == 1 and "Nothing in the grid may be called." in told.stderr

@@ -45,6 +45,7 @@ class OptimalFlow:
     `flow_mw` (t, m): share of the rating, and MW into the from end. `uncovered_mw` (t, n):
     demand that nothing covers, negative where injections find no way out. `binding`: period and name of each limit
     that has a price, `binding_price` in EUR/h per MW (branches) or pu (voltages), not positive. `vm` (t, n): pu.
+    `kept` (t,): whether every limit is kept.
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,7 @@ class OptimalFlow:
     uncovered_mw: Floats
     binding: tuple[tuple[int, str], ...]
     binding_price: Floats
+    kept: np.ndarray
 
     @property
     def congestion(self) -> Floats:
@@ -69,7 +71,7 @@ class OptimalFlow:
     @property
     def feasible(self) -> np.ndarray:
         """Periods (t,) in which all demand is covered within the limits."""
-        return np.asarray(np.abs(self.uncovered_mw).max(axis=1) <= COVERED)
+        return np.asarray(self.kept & (np.abs(self.uncovered_mw).max(axis=1) <= COVERED))
 
 
 def optimal_flow(tables: GridTables, model: Literal["dc", "ac"] = "dc") -> OptimalFlow:
@@ -170,6 +172,7 @@ def dc_optimal_flow(network: Network, p_mw: Floats, chosen: Controllables, const
         uncovered_mw=np.where(np.abs(shortage - surplus) > COVERED, shortage - surplus, 0.0),
         binding=tuple((int(t), f"loading {network.branch_names[rated[r]]}") for t, r in binding),
         binding_price=-np.abs(limit_price[tuple(binding.T)]),
+        kept=np.ones(len(p), dtype=np.bool_),
     )
 
 
@@ -252,4 +255,5 @@ def _of_dispatch(network: Network, chosen: Controllables, constant: float, answe
         uncovered_mw=missing,
         binding=tuple((int(answer.limits.period[r]), answer.limit_names[r]) for r in binds),
         binding_price=(answer.limit_price / per_unit)[binds] if binds else np.zeros(0),
+        kept=answer.feasible,
     )

@@ -78,7 +78,8 @@ class GridState:
 
     @property
     def losses_mw(self) -> Floats:
-        """Active losses of the whole grid, shape (t,)."""
+        """What is delivered and injected and not withdrawn, shape (t,): losses in branches, and the power of shunts,
+        which `branch_losses_mw` takes off."""
         losses: Floats = self.interface_p_mw + self.p_mw.sum(axis=1)
         return losses
 
@@ -93,6 +94,12 @@ class GridState:
             self.interface_p_mw[periods],
             self.interface_q_mvar[periods],
         )
+
+
+def branch_losses_mw(network: Network, state: GridState) -> Floats:
+    """Active losses in branches alone, shape (t,): what shunts withdraw is consumption."""
+    losses: Floats = state.losses_mw - state.vm**2 @ network.node_shunt.real
+    return losses
 
 
 def solve(network: Network, p_mw: Floats, q_mvar: Floats, method: Method = Method.NEWTON) -> GridState:

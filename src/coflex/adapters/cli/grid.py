@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,8 @@ def powerflow(
 
     Example: coflex grid powerflow case33bw.m
     """
+    if three_phase and reactive_limits:
+        raise typer.BadParameter("Voltages are not held by phase; ask for --three-phase or --reactive-limits.")
     if three_phase:
         _study(ctx, "powerflow", grid, day, as_json, rows, lambda study: study.three_phase_flow())
     else:
@@ -125,7 +128,17 @@ def light(
     _study(ctx, "light", grid, day, as_json, rows, lambda study: study.lights(perimeters))
 
 
-Price = Annotated[float | None, typer.Option("--price", metavar="EUR/MWH", help="Price of energy from the grid above.")]
+def _price(given: str | float) -> float:
+    price = float(given)
+    if not isfinite(price):
+        raise ValueError("a price is a finite number")
+    return price
+
+
+Price = Annotated[
+    float | None,
+    typer.Option("--price", parser=_price, metavar="EUR/MWH", help="Price of energy from the grid above."),
+]
 
 
 @grids.command(short_help="What the grid can exchange with the grid above.")

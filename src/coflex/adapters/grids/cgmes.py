@@ -7,6 +7,7 @@ first needed.
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,6 +154,8 @@ def _key(reference: str) -> str:
 
 
 def _network(cim: Cim) -> Any:
+    # It warns of a solver of its own when it is imported, which is not asked here.
+    logging.getLogger("powsybl").setLevel(logging.ERROR)
     import pypowsybl.network
 
     packed = io.BytesIO()

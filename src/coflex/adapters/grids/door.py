@@ -43,7 +43,7 @@ def read_grid(source: str | Path, cache: Path, read_folder: FolderReader) -> Imp
     where a reader cannot open its file at all.
     """
     path = Path(source)
-    if not path.exists():
+    if not str(source).strip() or not path.exists():
         return _by_code(str(source), cache)
     if path.is_dir() and (path / "buses.csv").is_file():
         tables, profiles = read_folder(path)

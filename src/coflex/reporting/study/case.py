@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from coflex.domain.errors import Finding
+from coflex.domain.errors import Finding, GridFailure, SolverFailure
 from coflex.domain.quantity import Floats
 from coflex.domain.series import Series
 from coflex.domain.time import Axis
 from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, solve
-from coflex.grid.quality import quality
+from coflex.grid.quality import SEVERE, quality
 from coflex.grid.reactive_limits import machine_mvar, reach, solve_within
 from coflex.grid.tables import GridTables
 
@@ -46,9 +47,23 @@ class GridCase:
 
     def solve(self) -> GridState:
         """The state of every period. Raises GridFailure when one has none."""
-        if self.within_reach and len(self.network.held):
-            return solve_within(self.network, reach(self.tables, self.network), *self.injections)
-        return solve(self.network, *self.injections)
+        with self.doubted():
+            if self.within_reach and len(self.network.held):
+                return solve_within(self.network, reach(self.tables, self.network), *self.injections)
+            return solve(self.network, *self.injections)
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """A failure inside is told with what the data give to doubt: it is often the cause."""
+        try:
+            yield
+        except (GridFailure, SolverFailure) as failure:
+            doubts = [finding for finding in self.findings if finding.code in SEVERE]
+            if not doubts:
+                raise
+            more = f" and {len(doubts) - 3} more" if len(doubts) > 3 else ""
+            told = "; ".join(f"{finding.place}: {finding.message}" for finding in doubts[:3])
+            raise type(failure)(f"{failure.message} The data may be why: {told}{more}", failure.remedy) from failure
 
     def beyond(self, state: GridState) -> tuple[Finding, ...]:
         """Machines that a state asks for more reactive power than they have."""

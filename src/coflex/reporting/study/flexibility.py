@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coflex.domain.errors import Finding
+from coflex.domain.errors import CoflexError, Finding
 from coflex.domain.quantity import Floats, Ints
 from coflex.reporting.study.case import GridCase
 
@@ -30,7 +30,8 @@ class Flexibility:
 
 def flexibility(case: GridCase) -> Flexibility:
     """By the dispatch table, where the grid has one for its loads, generators and storages. Otherwise generators
-    can go down to zero, storages work at their rating either way, and loads forgo a fifth."""
+    can go down to zero, storages work at their rating either way, and loads forgo a fifth. Raises CoflexError where
+    nothing may move."""
     tables, names = case.tables, case.network.element_names
     place = {name: k for k, name in enumerate(names)}
     p = case.p_mw
@@ -54,7 +55,13 @@ def flexibility(case: GridCase) -> Flexibility:
             f"rating, loads {LOAD_SHARE:.0%} less. Give a dispatch table to say it."
         )
         findings = (Finding("dispatches.csv", "assumed_flexibility", message),)
-    moving = np.flatnonzero((up + down).max(axis=1, initial=0.0) > 0)
+    reactive = np.zeros(len(names), dtype=np.bool_)
+    reactive[[place[row.element] for row in given if row.q_max_mvar > row.q_min_mvar]] = True
+    moving = np.flatnonzero(((up + down).max(axis=1, initial=0.0) > 0) | reactive)
+    if not len(moving):
+        raise CoflexError(
+            "Nothing in the grid may be called.", "Give a dispatch table that says what its elements can do."
+        )
     own = np.abs(p[moving]).max(axis=1, initial=0.0)
     at = np.abs(p[moving]).argmax(axis=1) if len(moving) else np.zeros(0, dtype=np.int64)
     rows = np.arange(len(moving))

@@ -26,13 +26,14 @@ class PhaseBus:
 
 @dataclass(frozen=True, slots=True)
 class PhaseBranch:
-    """Highest loadings of a branch as shares of its rating, by phase and in the neutral."""
+    """Highest loadings of a branch as shares of its rating, by phase and in the neutral; none where no rating is
+    known."""
 
     branch: str
-    a: float
-    b: float
-    c: float
-    neutral: float
+    a: float | None
+    b: float | None
+    c: float | None
+    neutral: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class PhaseAnswer:
     lowest_voltage_bus: str
     highest_voltage_pu: float
     highest_voltage_bus: str
-    highest_loading: float
+    highest_loading: float | None
     highest_loading_branch: str
     highest_unbalance: float
     highest_unbalance_bus: str
@@ -78,18 +79,21 @@ def three_phase_flow(case: GridCase) -> PhaseAnswer:
     low, high = (np.unravel_index(int(f(vm)), vm.shape) for f in (np.argmin, np.argmax))
     loading, neutral = state.loading.max(axis=0), state.neutral_loading.max(axis=0)
     top, uneven = int(loading.max(axis=1).argmax()), int(unbalance.max(axis=0).argmax())
+    rated = np.isfinite(network.rating_from) | np.isfinite(network.rating_to)
     label = dict(zip(case.axis, case.labels, strict=True))
     lowest = vm.min(axis=0)
+    # Shunts withdraw with the square of each phase's voltage: a third of their rated power a phase.
+    shunted = (vm**2).mean(axis=2) @ network.node_shunt.real
     return PhaseAnswer(
         grid=case.name,
         periods=len(vm),
-        losses_kw=float(state.losses_mw.mean() * 1000),
+        losses_kw=float((state.losses_mw - shunted).mean() * 1000),
         lowest_voltage_pu=float(vm[low]),
         lowest_voltage_bus=network.node_names[low[1]],
         highest_voltage_pu=float(vm[high]),
         highest_voltage_bus=network.node_names[high[1]],
-        highest_loading=float(loading[top].max()),
-        highest_loading_branch=network.branch_names[top],
+        highest_loading=float(loading[top].max()) if rated.any() else None,
+        highest_loading_branch=network.branch_names[top] if rated.any() else "",
         highest_unbalance=float(unbalance[:, uneven].max()),
         highest_unbalance_bus=network.node_names[uneven],
         buses=tuple(
@@ -97,7 +101,10 @@ def three_phase_flow(case: GridCase) -> PhaseAnswer:
             for bus, i in zip(network.bus_names, network.node_of_bus.tolist(), strict=True)
         ),
         branches=tuple(
-            PhaseBranch(name, *_three(loading[k]), float(neutral[k])) for k, name in enumerate(network.branch_names)
+            PhaseBranch(name, *_three(loading[k]), float(neutral[k]))
+            if rated[k]
+            else PhaseBranch(name, None, None, None, None)
+            for k, name in enumerate(network.branch_names)
         ),
         violations=tuple(
             PhaseBroken(label[one.start], one.element, one.kind.value, one.phase or "", one.value, one.bound)

@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from coflex.domain.errors import CoflexError, Finding
+from coflex.domain.errors import CoflexError, Finding, GridFailure
 from coflex.grid.controllable import Controllables, interface
 from coflex.grid.dispatch import dispatch
 from coflex.grid.nodal import prices
-from coflex.grid.opf import called, given, optimal_flow
+from coflex.grid.opf import OptimalFlow, called, given, optimal_flow
+from coflex.grid.powerflow import branch_losses_mw
 from coflex.reporting.study.case import GridCase
 
 
@@ -41,9 +42,19 @@ class Uncovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Exhausted:
+    """What stands at an end of its range."""
+
+    element: str
+    limit: str
+    p_mw: float
+
+
+@dataclass(frozen=True, slots=True)
 class FlowAnswer:
     """`objective` in EUR/h; `prices` by bus in EUR/MWh of withdrawal. `feasible`: all demand is covered within the
-    limits; where not, `uncovered` says where and `binding` what is in the way."""
+    limits; where not, `uncovered` says where, `binding` which limits of the grid are in the way, `exhausted` what can
+    give no more, and prices hold a penalty for what is uncovered."""
 
     grid: str
     model: str
@@ -54,6 +65,7 @@ class FlowAnswer:
     dispatch: tuple[Called, ...]
     binding: tuple[Binding, ...]
     uncovered: tuple[Uncovered, ...]
+    exhausted: tuple[Exhausted, ...]
     findings: tuple[Finding, ...]
 
 
@@ -90,7 +102,7 @@ class PriceAnswer:
 def optimal_power_flow(case: GridCase, model: Literal["dc", "ac"]) -> FlowAnswer:
     """The cheapest dispatch of the powers as given. Raises Refused where nothing may be called or a cost is not
     convex, GridFailure and SolverFailure as the engines."""
-    found = optimal_flow(case.tables, model)
+    found = _flow(case, model)
     network = case.network
     buses = list(zip(network.bus_names, network.node_of_bus.tolist(), strict=True))
     price, reactive = found.price[0], found.reactive_price[0]
@@ -109,7 +121,8 @@ def optimal_power_flow(case: GridCase, model: Literal["dc", "ac"]) -> FlowAnswer
         uncovered=tuple(
             Uncovered(network.node_names[i], float(short[i])) for i in np.flatnonzero(np.abs(short) > 1e-6).tolist()
         ),
-        findings=case.findings,
+        exhausted=() if found.feasible[0] else _exhausted(case, found.names, found.p_mw[0]),
+        findings=(*case.findings, *_unplaced(model, bool(np.abs(short).max() > 1e-6))),
     )
 
 
@@ -130,7 +143,7 @@ def nodal_prices(case: GridCase, price_eur_mwh: float | None) -> PriceAnswer:
         grid=case.name,
         cost_eur_h=float(answer.cost_eur_h[0]),
         feasible=bool(answer.feasible[0]),
-        losses_kw=float(answer.state.losses_mw[0] * 1000),
+        losses_kw=float(branch_losses_mw(network, answer.state)[0] * 1000),
         energy_price=float(answer.energy_price[0]),
         buses=tuple(
             BusPrice(
@@ -149,6 +162,38 @@ def nodal_prices(case: GridCase, price_eur_mwh: float | None) -> PriceAnswer:
         binding=tuple(Binding(answer.limit_names[r], float(answer.limit_price[r])) for r in binding),
         findings=case.findings,
     )
+
+
+def _flow(case: GridCase, model: Literal["dc", "ac"]) -> OptimalFlow:
+    """The flow; where the full power flow finds no state, the failure says what the dc model finds in the way."""
+    try:
+        return optimal_flow(case.tables, model)
+    except GridFailure as failure:
+        rough = optimal_flow(case.tables, "dc")
+        short = rough.uncovered_mw[0]
+        if model == "dc" or rough.feasible[0]:
+            raise
+        where = ", ".join(rough.node_names[i] for i in np.flatnonzero(np.abs(short) > 1e-6)[:5].tolist())
+        limits = ", ".join(sorted({name for _, name in rough.binding})[:5]) or "the range of what may be called"
+        message = f"By the dc model {np.abs(short).sum():.6g} MW find no cover, at bus {where}; in the way: {limits}."
+        raise GridFailure(f"{failure.message} {message}", failure.remedy) from failure
+
+
+def _exhausted(case: GridCase, names: tuple[str, ...], p_mw: np.ndarray) -> tuple[Exhausted, ...]:
+    rows = {row.element: row for row in case.tables.dispatches}
+    found = []
+    for name, p in zip(names, p_mw.tolist(), strict=True):
+        for limit, end in (("p_max", rows[name].p_max_mw), ("p_min", rows[name].p_min_mw)):
+            if abs(p - end) <= 1e-6 * max(1.0, abs(end)):
+                found.append(Exhausted(name, limit, end))
+    return tuple(found)
+
+
+def _unplaced(model: str, short: bool) -> tuple[Finding, ...]:
+    if model == "dc" or not short:
+        return ()
+    message = "What the full power flow leaves uncovered stands at the source's bus; --model dc says where it lacks."
+    return (Finding("uncovered", "place_unknown", message),)
 
 
 def _choices(case: GridCase, price_eur_mwh: float | None) -> tuple[Controllables, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from coflex.domain.errors import Finding
 from coflex.grid.estimate import Judged, Measurement, Verdict, estimate
+from coflex.grid.powerflow import branch_losses_mw
 from coflex.reporting.study.case import GridCase
 
 # A forecast of injection is trusted to half of its size, and never better than this.
@@ -58,7 +59,7 @@ def estimation(case: GridCase, measurements: Sequence[Measurement]) -> EstimateA
         bad=tuple(judged.sensor for judged in found.measurements if judged.verdict is Verdict.BAD),
         objective=found.objective,
         redundancy=found.redundancy,
-        losses_kw=float(state.losses_mw[0] * 1000),
+        losses_kw=float(branch_losses_mw(network, state)[0] * 1000),
         lowest_voltage_pu=float(vm[lowest]),
         lowest_voltage_bus=network.node_names[lowest],
         buses=tuple(

@@ -8,7 +8,7 @@ import numpy as np
 
 from coflex.domain.errors import Finding
 from coflex.grid import assess
-from coflex.grid.powerflow import GridState
+from coflex.grid.powerflow import GridState, branch_losses_mw
 from coflex.reporting.study.case import GridCase
 
 
@@ -99,7 +99,7 @@ def power_flow(case: GridCase) -> PowerFlowAnswer:
     return PowerFlowAnswer(
         grid=case.name,
         periods=len(vm),
-        losses_kw=float(state.losses_mw.mean() * 1000),
+        losses_kw=float(branch_losses_mw(network, state).mean() * 1000),
         lowest_voltage_pu=float(vm[low]),
         lowest_voltage_bus=network.node_names[low[1]],
         highest_voltage_pu=float(vm[high]),
