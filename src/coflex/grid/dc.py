@@ -16,14 +16,13 @@ from scipy.sparse.linalg import SuperLU, splu
 
 from coflex.domain.errors import GridFailure
 from coflex.domain.quantity import Floats, Ints
-from coflex.grid.linear import BelievedGrid
 from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState
-from coflex.grid.rows import HIGH, LOW, Guard
+from coflex.grid.rows import HIGH, LOW, AcGrid, Guard
 from coflex.grid.sensitivity import FROM_END, TO_END, Quantities
 
 
-class DcGrid(BelievedGrid):
+class DcGrid(AcGrid):
     """The `dc` model. Loadings are MW over the rating at rated voltage, the same at both ends but for ratings."""
 
     def with_guard(self, guard: Guard) -> DcGrid:

@@ -22,48 +22,14 @@ from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
 
 from coflex.domain.errors import GridFailure
-from coflex.domain.quantity import Floats, Ints
+from coflex.domain.quantity import Floats
 from coflex.grid.network import Complexes, Network
 from coflex.grid.powerflow import GridState
-from coflex.grid.rows import LOW, AcGrid, GridRows, Guard, Linearised, RowKeys
+from coflex.grid.rows import AcGrid, Guard
 from coflex.grid.sensitivity import FROM_END, TO_END, VOLTAGE, Quantities
 
 
-class BelievedGrid(AcGrid):
-    """A grid model that answers with states of its own instead of the power flow's. Shapes as in `AcGrid`."""
-
-    def believe(self, p_mw: Floats, q_mvar: Floats) -> GridState:
-        """The state (t, n) that the model has for injections (t, n) in MW and Mvar."""
-        raise NotImplementedError
-
-    def slopes(self, state: GridState, wanted: Quantities) -> tuple[Floats, Floats]:
-        """(df/dp, df/dq), each (rows, nodes), of quantities of `state` as the model has them."""
-        raise NotImplementedError
-
-    def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
-        """The model's states under the changes (t, n), and limits broken in them that are not yet known."""
-        state = self.believe((self.p_mw + change_p)[periods], (self.q_mvar + change_q)[periods])
-        found = RowKeys.none()
-        excess = -np.inf
-        have = known.code(self.width)
-        for form, margin in self._margins(state).items():
-            excess = max(excess, float(margin.max(initial=-np.inf)))
-            found = found.then(self._worst_of_parts(form, margin, periods, have))
-        order = np.argsort(found.code(self.width), kind="stable")
-        return Linearised(state, excess, RowKeys(found.period[order], found.form[order], found.index[order]))
-
-    def rows(self, state: GridState, periods: Ints, keys: RowKeys, change_p: Floats, change_q: Floats) -> GridRows:
-        """Rows of `keys` at `state`, which is the model's for `periods` under the changes (t, n)."""
-        kind = np.array([VOLTAGE, VOLTAGE, FROM_END, TO_END])[keys.form]
-        dp, dq = self.slopes(state, Quantities(np.searchsorted(periods, keys.period), kind, keys.index))
-        sign = np.where(keys.form == LOW, -1.0, 1.0)[:, None]
-        dp, dq = sign * dp, sign * dq
-        moved = np.einsum("rn,rn->r", dp, change_p[keys.period]) + np.einsum("rn,rn->r", dq, change_q[keys.period])
-        names = tuple(self._name(form, index) for form, index in zip(keys.form, keys.index, strict=True))
-        return GridRows(names, keys.period, dp, dq, self.headroom(state, periods, keys) + moved)
-
-
-class LinearGrid(BelievedGrid):
+class LinearGrid(AcGrid):
     """The `linear` model. Currents are apparent power at rated voltage; rows are tangents of their circle."""
 
     def with_guard(self, guard: Guard) -> LinearGrid:

@@ -127,7 +127,10 @@ class GridModel(Protocol):
 
 
 class AcGrid:
-    """The `ac` grid model: rows from the full power flow around any change of injections."""
+    """The `ac` grid model: rows from the full power flow around any change of injections.
+
+    A model of other physics gives its own states and slopes: `believe`, `slopes`.
+    """
 
     def __init__(self, network: Network, p_mw: Floats, q_mvar: Floats, guard: Guard | None = None) -> None:
         """Base injections `p_mw`, `q_mvar` of shape (t, n), MW and Mvar, injection positive."""
@@ -145,9 +148,17 @@ class AcGrid:
         """The same grid with limits tighter by another guard."""
         return AcGrid(self.network, self.p_mw, self.q_mvar, guard)
 
+    def believe(self, p_mw: Floats, q_mvar: Floats) -> GridState:
+        """The state (t, n) that the model has for injections (t, n) in MW and Mvar: here the power flow's."""
+        return solve(self.network, p_mw, q_mvar)
+
+    def slopes(self, state: GridState, wanted: Quantities) -> tuple[Floats, Floats]:
+        """(df/dp, df/dq), each (rows, nodes), of quantities of `state` as the model has them."""
+        return Linearisation(self.network, state.u).sensitivities(wanted)
+
     def look(self, change_p: Floats, change_q: Floats, periods: Ints, known: RowKeys) -> Linearised:
         """Solve the periods `periods` under the changes (t, n) and name limits that are broken and not yet known."""
-        state = solve(self.network, (self.p_mw + change_p)[periods], (self.q_mvar + change_q)[periods])
+        state = self.believe((self.p_mw + change_p)[periods], (self.q_mvar + change_q)[periods])
         found = RowKeys.none()
         excess = -np.inf
         have = known.code(self.width)
@@ -159,10 +170,8 @@ class AcGrid:
 
     def rows(self, state: GridState, periods: Ints, keys: RowKeys, change_p: Floats, change_q: Floats) -> GridRows:
         """Rows of `keys`, linearised at `state`, which solves `periods` under the changes (t, n)."""
-        network = self.network
         at = np.searchsorted(periods, keys.period)
-        wanted = Quantities(at, _QUANTITY[keys.form], keys.index)
-        dp, dq = Linearisation(network, state.u).sensitivities(wanted)
+        dp, dq = self.slopes(state, Quantities(at, _QUANTITY[keys.form], keys.index))
         sign = _SIGN[keys.form][:, None]
         dp, dq = sign * dp, sign * dq
         moved = np.einsum("rn,rn->r", dp, change_p[keys.period]) + np.einsum("rn,rn->r", dq, change_q[keys.period])
