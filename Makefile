@@ -53,7 +53,7 @@ requirements: $(BIN)/python
 lock: $(VENV)/bin/python
 	@$(PIP) install uv
 	@printf 'hatchling\neditables\n' | $(LOCK) --extra grids pyproject.toml - -o requirements/run.txt
-	@printf 'hatchling\neditables\n' | $(LOCK) --extra grids --extra dev -c requirements/run.txt pyproject.toml - -o requirements/test.txt
+	@printf 'hatchling\neditables\n' | $(LOCK) --extra grids --extra cluster --extra dev -c requirements/run.txt pyproject.toml - -o requirements/test.txt
 
 clean:
 	@rm -rf $(VENV)

@@ -57,6 +57,11 @@ PARTS = (
         "A city of 25 substations and 600 feeders",
         ("time per substation flat as their number grows", "both processors used", "memory under 4 GiB"),
     ),
+    Part(
+        "coordination",
+        "Market designs compared",
+        ("at most a fifth of the runs outside power flows and solvers",),
+    ),
     Part("run", "A market day and its parts"),
 )
 
@@ -123,7 +128,10 @@ def run(part: Part, case: Path) -> Outcome:
 
 
 def _words(part: Part, case: Path) -> list[str]:
-    """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept."""
+    """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept, or nothing
+    where it builds its own."""
+    if part.name == "coordination":
+        return []
     if part.name in ("powerflow", "city"):
         return ["--cache", str(case.parent / ".grids")]
     # Time grows with the scenarios: larger numbers of them are for a run of their own.

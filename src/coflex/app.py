@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,13 +25,16 @@ from coflex.adapters.grids.simbench import ZONE, load_grid
 from coflex.adapters.store.memory import MemoryStore
 from coflex.adapters.store.sql import SqlStore
 from coflex.adapters.web.pages.day import render
+from coflex.adapters.workers.dask import DaskWorkers
+from coflex.adapters.workers.local import LocalWorkers, one_thread_each, processors
+from coflex.adapters.workers.results import ResultFolder, put_whole
 from coflex.domain.errors import CoflexError, Finding, NotReady, Refused, refuse
 from coflex.domain.quantity import Floats
 from coflex.domain.series import Series
 from coflex.domain.time import delivery_day
 from coflex.grid.estimate import Measurement
 from coflex.grid.network import build
-from coflex.market.design import Design, SessionPlan, load_design, read_design
+from coflex.market.design import Design, SessionPlan, design_text, designs, load_design, read_design
 from coflex.market.engine import SessionState, upcoming
 from coflex.process.activate import Activated, activate
 from coflex.process.clear import Cleared, clear
@@ -52,10 +54,12 @@ from coflex.reporting.study.phases import PhaseAnswer, three_phase_flow
 from coflex.reporting.study.prices import FlowAnswer, PriceAnswer, nodal_prices, optimal_power_flow
 from coflex.reporting.study.sensors import EstimateAnswer, estimation
 from coflex.reporting.study.state import AssessAnswer, PowerFlowAnswer, assessment, power_flow
+from coflex.simulation import comparison
 from coflex.simulation.cases import draw_case
 from coflex.simulation.city import KINDS, MediumVoltage, SubstationDay, day_ahead, substation
 from coflex.simulation.devices import SimulatedDevices
 from coflex.simulation.providers import SimulatedProviders, nominate
+from coflex.simulation.study import COUPLED, NOTHING, DesignStudy, Document, places
 from coflex.simulation.tso import SimulatedTso
 
 STORE = "coflex.db"
@@ -384,7 +388,7 @@ def run_city(
     for kind in KINDS:
         load_grid(_city_code(kind), grids)
     answers: list[SubstationDay] = []
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with one_thread_each(), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for answer in pool.map(partial(_substation_day, seed=seed, grids=grids), range(count)):
             progress(f"{answer.name} done, {len(answers) + 1} of {count}")
             answers.append(answer)
@@ -409,21 +413,60 @@ def _city_code(kind: str) -> str:
     return f"1-MV-{kind}--0-sw"
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that begin in here compute with one thread each: matrices this small lose more by waiting for each
-    other's threads than they gain, and the processes share the processors already."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+@dataclass(frozen=True, slots=True)
+class ComparisonOrder:
+    """What is compared; see `coflex.simulation.study`. `designs`: ids, files of own documents, or `all`; `cases`: how
+    many seeds of the case; `cluster`: address of a Dask scheduler, None for `workers` processes here (None: as many as
+    there are processors); `fresh`: nothing that was done before is taken."""
+
+    designs: tuple[str, ...]
+    case: str
+    cases: int
+    vary: str | None
+    values: tuple[float, ...]
+    workers: int | None
+    cluster: str | None
+    out: Path
+    fresh: bool
+
+
+def compare(order: ComparisonOrder, progress: Progress) -> comparison.Comparison:
+    """Run designs on cases, each result into a file of its own under `out/runs`, and write `index.html` and
+    `results.json` there. A run that fails is told in the answer and does not stop the others.
+
+    Raises Refused with every fault of the order and of the designs, CoflexError when the cluster cannot be reached.
+    """
+    where = places(order.case, order.cases, order.vary, order.values)
+    coupled = Document.of(load_design(COUPLED))
+    wanted = _compared(order.designs, coupled)
+    kept = ResultFolder(order.out / "runs")
+    with DaskWorkers(order.cluster) if order.cluster else LocalWorkers(order.workers or processors()) as workers:
+        found = DesignStudy(wanted, coupled, where, workers, kept, progress, order.vary, order.fresh).compare()
+    page, results = order.out / "index.html", order.out / "results.json"
+    put_whole(results, comparison.as_text(found))
+    put_whole(page, comparison.page(found, wanted))
+    return comparison.Comparison.of(found, page, results)
+
+
+def _compared(names: Sequence[str], coupled: Document) -> tuple[Document, ...]:
+    """The fully coupled design and those asked for, each once, in their order. Raises Refused with every fault."""
+    found = {coupled.id: coupled}
+    faults: list[Finding] = []
+    for name in dict.fromkeys(one for given in names for one in (designs() if given == "all" else (given,))):
+        try:
+            text = design_text(name) if name in designs() else Path(name).read_text(encoding="utf-8")
+            document = Document.of(read_design(text, name))
+        except Refused as refused:
+            faults += refused.findings
+        except (OSError, UnicodeDecodeError):
+            message = "This is no design that comes with the platform, and no file of one; see coflex compare --help."
+            faults.append(Finding(name, "unknown_design", message))
+        else:
+            if document.id == NOTHING or found.setdefault(document.id, document) != document:
+                message = f"Another run has the id {document.id}; give this design an id of its own."
+                faults.append(Finding(name, "id_taken", message))
+    refuse("The designs", faults)
+    return tuple(found.values())
 
 
 def _write_timings(path: Path, cleared: Sequence[Cleared], seconds: float) -> None:

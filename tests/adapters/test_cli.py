@@ -18,7 +18,8 @@ from coflex.adapters.cli.main import coflex as commands
 from support.command import coflex, contents
 from support.small_case import small_folder
 
-VERBS = ["register", "qualify", "plan", "offer", "clear", "activate", "measure", "settle", "report", "run", "version"]
+VERBS = ["register", "qualify", "plan", "offer", "clear", "activate", "measure", "settle", "report"]
+VERBS += ["run", "compare", "version"]
 HEAVY = ("numpy", "scipy", "pyarrow", "sqlalchemy", "pydantic", "highspy", "power_grid_model", "pandapower", "simbench")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
@@ -10,6 +11,38 @@ from hypothesis import strategies as st
 from coflex.market.design import Design, read_design
 
 SHORTEST_DAY = 92
+
+
+def written(document: dict[str, Any]) -> tuple[str, dict[str, int]]:
+    """A document as YAML with a line for each key and entry, and the line of each path, counted while writing."""
+    text: list[str] = []
+    lines: dict[str, int] = {}
+
+    def put(value: Any, path: str, indent: str, lead: str) -> None:
+        if not isinstance(value, dict | list) or not value:
+            text.append(lead + json.dumps(value))
+            return
+        if lead.endswith(": "):
+            text.append(lead.rstrip())
+            lead = ""
+        for number, (key, inner) in enumerate(value.items() if isinstance(value, dict) else enumerate(value)):
+            step = f"[{key}]" if isinstance(value, list) else f".{key}"
+            within = f"{path}{step}".removeprefix(".")
+            lines[within] = len(text) + 1
+            head = "- " if isinstance(value, list) else f"{key}: "
+            put(inner, within, indent + "  ", (lead if lead and not number else indent) + head)
+
+    put(document, "", "", "")
+    return "\n".join(text) + "\n", lines
+
+
+def placed(document: dict[str, Any], path: str) -> str:
+    """The place of a finding at a path of mine.yaml: the line of the key, or of the nearest part that is there."""
+    lines = written(document)[1]
+    near = path
+    while near not in lines:
+        near = near.rpartition("[" if near.endswith("]") else ".")[0]
+    return f"mine.yaml, line {lines[near]}: {path}"
 
 
 def elapsed(quarters: int) -> str:

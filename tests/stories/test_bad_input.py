@@ -179,7 +179,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a missing column": (drop_column, "units.csv, line 1, column up_kw", "missing_column"),
     "an island": (cut_a_line, "buses.csv: bus A4", "island"),
     "a bus named twice": (name_a_bus_twice, "buses.csv: B3", "named_twice"),
-    "an unknown key in its design": (add_an_unknown_key, "mine.yaml: tittle", "unknown_key"),
+    "an unknown key in its design": (add_an_unknown_key, "mine.yaml, line 1: tittle", "unknown_key"),
 }
 
 

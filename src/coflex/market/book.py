@@ -12,18 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from coflex.domain.offer import Offer
-from coflex.domain.quantity import Direction, Floats, Ints
+from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.time import Axis
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a seller (unit or group) acts: its node in the session's grid model (-1 if it has none), the
-    perimeter whose light limits it (empty if none does), and the reactive power that follows, kvar per kW."""
+    perimeter whose light limits it (empty if none does), the reactive power that follows, kvar per kW, and the zone
+    whose requests it can fill besides those for all (-1 if it belongs to none)."""
 
     node: int
     perimeter: str
     tan_phi: float
+    zone: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,12 @@ class OrderBook:
     """n blocks on a horizon of t periods. `offers` in canonical order; all arrays of shape (n,).
 
     `offer[i]`: index in `offers`; `step[i]`: index of the step in that offer; `period[i]`; `sign[i]`: +1 up,
-    -1 down; `quantity_mw[i]`; `price[i]` in EUR/MWh; `node[i]`, `perimeter[i]` (index in `perimeters`), `tan_phi[i]`.
+    -1 down; `quantity_mw[i]`; `price[i]` in EUR/MWh; `node[i]`, `perimeter[i]` (index in `perimeters`), `tan_phi[i]`;
+    `p_share[i]`; `zone[i]` (-1 for none).
+
+    A block's quantity times `p_share` is active power in MW, times `tan_phi` reactive power in Mvar: `p_share` is 1
+    for a block of active power. A block of reactive power has `p_share` 0 and `tan_phi` 1, its quantity is in Mvar and
+    its price in EUR/Mvarh; up is more reactive injection.
     """
 
     axis: Axis
@@ -46,9 +53,17 @@ class OrderBook:
     node: Ints
     perimeter: Ints
     tan_phi: Floats
+    p_share: Floats
+    zone: Ints
 
     def __len__(self) -> int:
         return len(self.offer)
+
+    @property
+    def reactive(self) -> Bools:
+        """Whether each block is one of reactive power, (n,)."""
+        mask: Bools = self.p_share == 0.0
+        return mask
 
 
 def seller(offer: Offer) -> str:
@@ -56,8 +71,11 @@ def seller(offer: Offer) -> str:
     return offer.unit or offer.group or ""
 
 
-def build(offers: Sequence[Offer], axis: Axis, places: Mapping[str, Place]) -> OrderBook:
-    """The book of all blocks with a quantity inside the horizon `axis`. `places` by unit or group."""
+def build(
+    offers: Sequence[Offer], axis: Axis, places: Mapping[str, Place], reactive: frozenset[str] = frozenset()
+) -> OrderBook:
+    """The book of all blocks with a quantity inside the horizon `axis`. `places` by unit or group; offers of the
+    products `reactive` are quantities of kvar, which act on reactive power alone."""
     ranked = tuple(sorted(offers, key=lambda offer: (offer.receipt, offer.id)))
     perimeters = tuple(sorted({places[seller(offer)].perimeter for offer in ranked}))
     parts: list[tuple[int, int, int, float, Ints]] = []
@@ -77,6 +95,8 @@ def build(offers: Sequence[Offer], axis: Axis, places: Mapping[str, Place]) -> O
     order = keep[np.lexsort((step_of[keep], offer_of[keep], price[keep], -sign_of[offer_of[keep]], period[keep]))]
     offer_of = offer_of[order]
     at = [places[seller(offer)] for offer in ranked]
+    acts = [(0.0, 1.0) if o.product in reactive else (1.0, place.tan_phi) for o, place in zip(ranked, at, strict=True)]
+    p_share, tan_phi = np.array(acts, dtype=np.float64).reshape(-1, 2)[offer_of].T.copy()
     return OrderBook(
         axis=axis,
         offers=ranked,
@@ -89,7 +109,9 @@ def build(offers: Sequence[Offer], axis: Axis, places: Mapping[str, Place]) -> O
         price=price[order],
         node=np.array([place.node for place in at], dtype=np.int64)[offer_of],
         perimeter=np.array([perimeters.index(place.perimeter) for place in at], dtype=np.int64)[offer_of],
-        tan_phi=np.array([place.tan_phi for place in at], dtype=np.float64)[offer_of],
+        tan_phi=tan_phi,
+        p_share=p_share,
+        zone=np.array([place.zone for place in at], dtype=np.int64)[offer_of],
     )
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coflex.domain.errors import CoflexError
 from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.grid.rows import GridModel, GridRows, RowKeys
+from coflex.market.balancing import held
 from coflex.market.book import OrderBook
 from coflex.market.model import Demand, Model, assemble, has_terms
 from coflex.market.passes import Passes
@@ -27,13 +29,14 @@ GUARDS = 8
 class Answer:
     """What a clearing decided, in the book's columns (n blocks).
 
-    `award_kw[n]`: whole kW. `worth[n]`: EUR/MWh that the needs would pay for one more MWh of the block, before
-    lights and couplings; `light[n]`, `grid[n]`, `coupling[n]`: what each of those takes off (negative) or adds.
-    `considered[n]`: the block was in the program. `uncovered_mw[k]`: of each request; `short[r]`: of each grid row, in
-    the row's own unit. `rows`, `row_price` the last linearisation with EUR per unit of room. `passes`: linear programs
-    with a power flow. `gap`: by how much the choice among indivisible offers may miss the best, relative to what the
-    awards cost; 0 where proved. `award_mw[n]`: the optimum that whole kW come near to. `paradoxical`: offers (places in
-    the book's `offers`) refused for a term of their own although they would earn at these prices.
+    `award_kw[n]`: whole kW (kvar of a reactive block). `worth[n]`: EUR/MWh (EUR/Mvarh of a reactive block) that the
+    needs would pay for one more MWh of the block, less its toll, before lights and couplings; `light[n]`, `grid[n]`,
+    `coupling[n]`: what each of those takes off (negative) or adds. `considered[n]`: the block was in the program.
+    `uncovered_mw[k]`: of each request, in Mvar of one of reactive power; `short[r]`: of each grid row, in the row's own
+    unit. `rows`, `row_price` the last linearisation with EUR per unit of room. `passes`: linear programs with a power
+    flow. `gap`: by how much the choice among indivisible offers may miss the best, relative to what the awards cost; 0
+    where proved. `award_mw[n]`: the optimum that whole kW come near to. `paradoxical`: offers (places in the book's
+    `offers`) refused for a term of their own although they would earn at these prices.
     """
 
     award_kw: Ints
@@ -64,21 +67,29 @@ def clear(
     demand: Demand,
     grid: GridModel | None = None,
     capability_mw: Mapping[tuple[str, int], Floats] | None = None,
+    toll: Floats | None = None,
 ) -> Answer:
     """Clear the admissible blocks of a book against requests, grid limits and lights, whichever are given.
 
-    Guarantees: award <= offer in whole kW; nothing bought beyond a request; the same book in any order gives the
-    same answer; with a grid, every limit holds to 1e-6 by AC power flow where `short` is zero.
-    Raises GridFailure when a state has no power flow, SolverFailure when the solver gives up.
+    `toll` (n,): EUR/MWh of each block on top of its price in the choice, not in what is paid, as the price of energy
+    where a local market meets the one above: an up block that sells there at 50 has a toll of -50, a down block one of
+    50. Blocks that cost less than nothing with their toll are then bought as far as limits and requests let them.
+
+    Guarantees: award <= offer in whole kW; nothing bought beyond a request that is not net, save reactive power in
+    quarter-hours with a limit of the grid at risk, or tied to one; a net request that the linear answer meets is met to
+    the whole kW where enough blocks without terms can give way; the same book in any order gives the same answer; with
+    a grid, every limit holds to 1e-6 by AC power flow where `short` is zero.
+    Raises GridFailure when a state has no power flow, SolverFailure when the solver gives up, CoflexError on a toll
+    that does not fit the book.
     """
-    periods = demand.period
+    periods = demand.period if toll is None else np.concatenate([demand.period, _gainful(book, admissible, toll)])
     first = None
     if grid is not None:
         nothing = np.zeros((len(book.axis), grid.network.n))
         first = grid.look(nothing, nothing, np.arange(len(book.axis), dtype=np.int64), RowKeys.none())
         periods = np.concatenate([first.broken.period, periods])
     periods = np.unique(periods)
-    model = assemble(book, _blocks(book, admissible, periods), demand, capability_mw)
+    model = assemble(book, _blocks(book, admissible, periods), demand, capability_mw, toll)
     passes = Passes(model, grid)
     passes.begin(periods, first)
     passes.settle()
@@ -91,15 +102,30 @@ def clear(
     return _answer(model, passes, award_kw, optimum)
 
 
+def _gainful(book: OrderBook, admissible: Bools, toll: Floats) -> Ints:
+    """Quarter-hours of the blocks that cost less than nothing with their toll. Raises CoflexError on a toll that does
+    not fit the book."""
+    if toll.shape != (len(book),) or not np.isfinite(toll).all():
+        raise CoflexError(
+            f"A toll of shape {toll.shape} does not fit a book of {len(book)} blocks.",
+            "Give one finite number for each block.",
+        )
+    return book.period[admissible & (book.price + toll < 0)]
+
+
 def _rounded(model: Model, passes: Passes) -> Ints:
     book = model.book
     awarded = model.awarded(passes.x)
     considered = np.zeros(len(book), dtype=np.bool_)
     considered[model.blocks] = True
-    whole = _whole_kw(book, awarded, model.demand, passes.grid is not None)
-    if not len(model.demand) or model.demand.net:
-        whole = _one_way(book, whole)
-    return _by_receipt(book, whole, considered)
+    whole = _whole_kw(book, awarded, model.demand, passes.grid is not None, model.toll)
+    if not model.demand.asks_active or model.demand.net:
+        # One unit may fill requests of both directions; what balances and limits alone ask for goes one way.
+        filling = book.reactive & np.isin(book.period, model.demand.period) & (not model.demand.net)
+        whole = np.where(filling, whole, _one_way(book, np.where(filling, 0, whole)))
+    if model.demand.net:
+        whole = held(model, passes.x, whole)
+    return _by_receipt(book, whole, considered, model.toll)
 
 
 def _blocks(book: OrderBook, admissible: Bools, periods: Ints) -> Ints:
@@ -125,6 +151,10 @@ def _answer(model: Model, passes: Passes, award_kw: Ints, optimum: Floats) -> An
         "coupling": _worth(model, price, model.first_coupling, model.rows),
         "grid": np.zeros(n),
     }
+    if model.toll is not None:
+        worth["request"][blocks] -= model.toll[blocks]
+    if model.shift is not None:
+        worth["request"][blocks] -= model.shift
     if table is not None:
         worth["grid"][blocks] = table.worth(model) / hours
     need = worth["request"] + worth["light"] + worth["grid"]
@@ -193,12 +223,13 @@ def _paradoxical(model: Model, award_kw: Ints, need: Floats) -> Ints:
     return np.unique(named[refused] // (len(book.axis) + 1))
 
 
-def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -> Ints:
-    """Round to whole kW towards feasibility: up where awards only relieve a grid, down where they fill a request or
-    where an energy limit stands."""
+def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool, toll: Floats | None = None) -> Ints:
+    """Round to whole kW towards feasibility: up where awards only relieve a grid, down where they fill a request, are
+    a gain with their toll, or where an energy limit stands."""
     kw = award_mw * 1000.0
-    requested = np.isin(2 * book.period + (book.sign > 0), 2 * demand.period + (demand.sign > 0))
-    requested = np.isin(book.period, demand.period) if demand.net else requested
+    requested = _requested(book, award_mw, demand)
+    if toll is not None:
+        requested |= book.price + toll < 0
     above = np.ceil(kw - 1e-6)
     used = np.bincount(book.offer, weights=above, minlength=len(book.offers)) * book.axis.hours
     limit = np.array([np.inf if o.energy_limit_kwh is None else o.energy_limit_kwh for o in book.offers])
@@ -208,6 +239,21 @@ def _whole_kw(book: OrderBook, award_mw: Floats, demand: Demand, relief: bool) -
     return np.minimum(whole, offered)
 
 
+def _requested(book: OrderBook, award_mw: Floats, demand: Demand) -> Bools:
+    """Whether each block fills a request, (n,); reactive power of which more is bought than is asked for in a
+    quarter-hour and direction is there for limits of the grid."""
+    code, asked, reactive = book.period, demand.period, demand.is_reactive
+    if not demand.net:
+        code, asked = 2 * book.period + (book.sign > 0), 2 * demand.period + (demand.sign > 0)
+    found = np.where(book.reactive, np.isin(code, asked[reactive]), np.isin(code, asked[~reactive]))
+    if not demand.net and reactive.any():
+        cells = 2 * len(book.axis)
+        bought = np.bincount(code, weights=np.where(book.reactive, award_mw, 0.0), minlength=cells)
+        wanted = np.bincount(asked[reactive], weights=demand.quantity_mw[reactive], minlength=cells)
+        found &= ~book.reactive | (bought <= wanted + 1e-6)[code]
+    return found
+
+
 def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
     """Awards of a unit both ways in a quarter-hour less what they cancel of each other: where passes end before they
     agree, a unit may be on its way from one direction to the other.
@@ -215,11 +261,12 @@ def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
     The smaller way goes, or the one without an indivisible offer; the other gives up as much where its offers can be
     cut, the dearest first. What that changes in the grid is looked at with the rounding. Two indivisible ways stay.
     """
-    units: dict[tuple[str, int], list[int]] = {}
+    units: dict[tuple[str, int, float], list[int]] = {}
     for i in np.flatnonzero(award_kw > 0).tolist():
         unit = book.offers[int(book.offer[i])].unit
         if unit:
-            units.setdefault((unit, int(book.period[i])), []).append(i)
+            # Active and reactive power are two things: a unit may go up in the one and down in the other.
+            units.setdefault((unit, int(book.period[i]), float(book.p_share[i])), []).append(i)
     settled = award_kw.copy()
     for mine in units.values():
         ways = [[i for i in mine if book.sign[i] == way] for way in (1, -1)]
@@ -241,16 +288,20 @@ def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
     return settled
 
 
-def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools) -> Ints:
+def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools, toll: Floats | None = None) -> Ints:
     """Among blocks that are alike in all but their receipt, the earlier receipt is served first.
 
-    Alike: quarter-hour, direction, price, place and reactive power, of offers without terms that couple periods.
+    Alike: quarter-hour, direction, price with toll, place, zone and reactive power, of offers without terms that couple
+    periods.
     """
     free = np.array([not has_terms(offer) for offer in book.offers], dtype=np.bool_)
     mine = np.flatnonzero(considered & free[book.offer]) if len(book) else np.zeros(0, dtype=np.int64)
     if not len(mine):
         return award_kw
-    keys = (book.tan_phi, book.perimeter, book.node, book.price, book.sign, book.period)
+    keys: tuple[Floats | Ints, ...] = (book.tan_phi, book.perimeter, book.node, book.price, book.sign, book.period)
+    # What tells no two blocks of the book apart need not be sorted by.
+    further = (book.p_share, book.zone) if toll is None else (book.p_share, book.zone, toll)
+    keys = (*(key for key in further if key.min() < key.max()), *keys)
     order = mine[np.lexsort((book.step[mine], book.offer[mine], *(key[mine] for key in keys)))]
     same = np.ones(len(order), dtype=np.bool_)
     same[0] = False

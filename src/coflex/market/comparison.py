@@ -49,18 +49,27 @@ def clear_on(
     demand: Demand,
     grid: Seen | None,
     capability_mw: Mapping[tuple[str, int], Floats] | None = None,
+    toll: Floats | None = None,
 ) -> Answer:
-    """Clear a book on the named grid model; `grid` gives network, base injections and margin where the model sees it.
+    """Clear a book on the named grid model; `grid` gives network, base injections and margin where the model sees it;
+    `toll` as in `clear`. The conic model takes neither a toll nor offers of reactive power.
 
     Raises GridFailure where the model cannot stand for this grid or a state has none, SolverFailure when a solver gives
     up.
     """
     if grid is None or not model.sees_network:
-        return clear(book, admissible, demand, None, capability_mw)
+        return clear(book, admissible, demand, None, capability_mw, toll)
     if model is DistributionGrid.CONIC:
+        _refuse_beyond_conic(book, toll)
         return clear_conic(book, admissible, demand, grid, capability_mw)
     kind = {DistributionGrid.LINEAR: LinearGrid, DistributionGrid.DC: DcGrid, DistributionGrid.AC: AcGrid}[model]
-    return clear(book, admissible, demand, seen_by(grid, kind), capability_mw)
+    return clear(book, admissible, demand, seen_by(grid, kind), capability_mw, toll)
+
+
+def _refuse_beyond_conic(book: OrderBook, toll: Floats | None) -> None:
+    if toll is not None or book.reactive.any():
+        what = "offers of reactive power" if toll is None else "a toll"
+        raise GridFailure(f"The conic model has no answer with {what}.", "Choose ac, linear or dc.")
 
 
 def compare(
@@ -72,6 +81,7 @@ def compare(
     demand: Demand,
     grid: Seen,
     capability_mw: Mapping[tuple[str, int], Floats] | None = None,
+    toll: Floats | None = None,
 ) -> tuple[ModelOutcome, ...]:
     """The chosen answer, then what each of `models` would have answered to the same book.
 
@@ -80,13 +90,13 @@ def compare(
     """
     first = measured(chosen, answer, book, grid, chosen=True)
     if chosen is DistributionGrid.AC and DistributionGrid.CONIC in models:
-        first = replace(first, remark=_certificate(book, answer, demand, grid, capability_mw))
+        first = replace(first, remark=_certificate(book, answer, demand, grid, capability_mw, toll))
     found = [first]
     for model in models:
         if model is chosen:
             continue
         try:
-            other = clear_on(model, book, admissible, demand, grid, capability_mw)
+            other = clear_on(model, book, admissible, demand, grid, capability_mw, toll)
             found.append(measured(model, other, book, grid))
         except (GridFailure, SolverFailure) as failure:
             found.append(ModelOutcome(model.value, False, None, None, None, None, None, None, str(failure)))
@@ -125,8 +135,10 @@ def _certificate(
     demand: Demand,
     grid: Seen,
     capability_mw: Mapping[tuple[str, int], Floats] | None,
+    toll: Floats | None,
 ) -> str:
     try:
+        _refuse_beyond_conic(book, toll)
         return certify(book, answer, demand, grid, capability_mw).sentence
     except (GridFailure, SolverFailure) as failure:
         return f"no certificate: {failure}"

@@ -270,8 +270,9 @@ class _Check:
             return
         if group.provider != offer.provider:
             yield _fault(offer, "foreign_group", f"The group '{name}' is another provider's; offer groups of your own.")
-        if group.scope is not self.plan.session.scope:
-            message = f"The group '{name}' is {group.scope.value} and the session {self.plan.session.scope.value}; "
+        scope = self.plan.session.scope
+        if scope is not None and group.scope is not scope:
+            message = f"The group '{name}' is {group.scope.value} and the session {scope.value}; "
             yield _fault(offer, "group_scope", f"{message}offer it in a session of its scope.")
         if group.product != offer.product:
             message = f"The group '{name}' is for {group.product}, not {offer.product}; offer the product it is for."
@@ -286,8 +287,9 @@ class _Check:
             message = f"The product '{offer.product}' is not in the catalogue; choose one that is."
             yield _fault(offer, "unknown_product", message)
             return
-        if product.scope is not session.scope or (session.product or product.id) != product.id:
-            wanted = session.product or f"products of scope {session.scope.value}"
+        scope = session.scope or product.scope
+        if product.scope is not scope or (session.product or product.id) != product.id:
+            wanted = session.product or f"products of scope {scope.value}"
             message = f"The session trades {wanted}, not {product.id}; offer there or elsewhere."
             yield _fault(offer, "product_session", message)
         if offer.direction not in product.directions:

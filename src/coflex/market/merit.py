@@ -19,7 +19,8 @@ from coflex.market.clearing import Answer
 from coflex.market.model import Demand
 from coflex.market.pricing import bid
 
-_NOTHING = 1e-6
+# EUR/MWh below which a worth is none.
+NOTHING = 1e-6
 
 
 def merit_order(
@@ -34,12 +35,12 @@ def merit_order(
 
     `shut[i]`: why block i was kept out of the clearing. `status` of a quarter-hour: preliminary or definitive.
     """
-    asked = _asked(book, answer)
+    wanted = asked(book, answer)
     reason = _reasons(book, answer, capability_mw)
     instants = tuple(book.axis)
     lines: list[MeritLine] = []
     rank: dict[tuple[int, int], int] = {}
-    for i in np.flatnonzero(asked[book.period]).tolist():
+    for i in np.flatnonzero(wanted[book.period]).tolist():
         offer = book.offers[int(book.offer[i])]
         key = int(book.period[i]), int(book.sign[i])
         rank[key] = rank.get(key, 0) + 1
@@ -76,7 +77,7 @@ def uncovered(session: str, book: OrderBook, demand: Demand, answer: Answer) -> 
         kw = round(float(answer.uncovered_mw[k]) * 1000, 3)
         found[(t, what)] = Uncovered(session, instants[t], what, kw, "kW", _binding_lights(book, answer, demand, k))
     if answer.rows is not None:
-        pressed = answer.row_price < -_NOTHING
+        pressed = answer.row_price < -NOTHING
         # A branch has a row at each end; the end that is shorter speaks for it.
         for r in np.flatnonzero(answer.short)[np.argsort(answer.short[answer.short > 0], kind="stable")].tolist():
             t = int(answer.rows.period[r])
@@ -93,18 +94,18 @@ def uncovered(session: str, book: OrderBook, demand: Demand, answer: Answer) -> 
 
 def _binding_lights(book: OrderBook, answer: Answer, demand: Demand, k: int) -> tuple[str, ...]:
     """What keeps a request uncovered: the lights that are full, or that nothing more is offered."""
-    mine = (book.period == demand.period[k]) & (book.sign == demand.sign[k]) & (answer.light_worth < -_NOTHING)
+    mine = (book.period == demand.period[k]) & (book.sign == demand.sign[k]) & (answer.light_worth < -NOTHING)
     perimeters = sorted({book.perimeters[p] for p in book.perimeter[mine].tolist()})
     return tuple(f"light of {name}" for name in perimeters) or ("nothing more is offered",)
 
 
-def _asked(book: OrderBook, answer: Answer) -> Bools:
+def asked(book: OrderBook, answer: Answer) -> Bools:
     """Quarter-hours in which something is asked for."""
     asked = np.zeros(len(book.axis), dtype=np.bool_)
     asked[book.period[answer.award_kw > 0]] = True
-    asked[book.period[np.abs(answer.request_worth) > _NOTHING]] = True
+    asked[book.period[np.abs(answer.request_worth) > NOTHING]] = True
     if answer.rows is not None:
-        asked[answer.rows.period[answer.row_price < -_NOTHING]] = True
+        asked[answer.rows.period[answer.row_price < -NOTHING]] = True
     return asked
 
 
@@ -126,13 +127,13 @@ def _reasons(
 
     def refused(i: int) -> tuple[Reason, str]:
         price, offer = float(book.price[i]), book.offers[int(book.offer[i])]
-        if need[i] <= _NOTHING:
+        if need[i] <= NOTHING:
             return _without_worth(book, answer, i)
-        if answer.light_worth[i] < -_NOTHING and need[i] > price - _NOTHING:
+        if answer.light_worth[i] < -NOTHING and need[i] > price - NOTHING:
             return _light(book, capability_mw, i)
-        if answer.grid_worth[i] < -_NOTHING and need[i] > price - _NOTHING:
+        if answer.grid_worth[i] < -NOTHING and need[i] > price - NOTHING:
             return Reason.GRID_LIMIT, strongest(i)
-        if need[i] + min(0.0, answer.light_worth[i]) > price + _NOTHING:
+        if need[i] + min(0.0, answer.light_worth[i]) > price + NOTHING:
             return _own_terms(offer), f"worth {need[i]:.2f} EUR/MWh here, above its price"
         return Reason.OUT_OF_MERIT, f"worth {max(worth[i], 0.0):.2f} EUR/MWh here"
 
@@ -152,7 +153,7 @@ def _own_terms(offer: Offer) -> Reason:
 
 
 def _without_worth(book: OrderBook, answer: Answer, i: int) -> tuple[Reason, str]:
-    if answer.grid_worth[i] < -_NOTHING:
+    if answer.grid_worth[i] < -NOTHING:
         return Reason.GRID_LIMIT, "it would worsen what binds"
     if answer.rows is not None and (answer.rows.period == book.period[i]).any():
         return Reason.NO_EFFECT, "no effect on what binds"
@@ -175,7 +176,9 @@ def _strongest_row(book: OrderBook, answer: Answer) -> Callable[[int], str]:
         if rows is None or book.node[i] < 0:
             return ""
         here: Ints = np.flatnonzero(rows.period == book.period[i])
-        effect = book.sign[i] * (rows.dp[here, book.node[i]] + book.tan_phi[i] * rows.dq[here, book.node[i]])
+        effect = book.sign[i] * (
+            book.p_share[i] * rows.dp[here, book.node[i]] + book.tan_phi[i] * rows.dq[here, book.node[i]]
+        )
         return rows.names[int(here[int(np.argmin(effect * answer.row_price[here]))])] if len(here) else ""
 
     return name

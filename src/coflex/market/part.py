@@ -26,14 +26,19 @@ NOTHING = 1e-7
 
 
 class Table:
-    """The grid rows known so far, each as it was last made. m rows over the model's agents: nodes and the reactive
-    power that follows there, of which the blocks of a day share few."""
+    """The grid rows known so far, each as it was last made. m rows over the model's agents: nodes, the share of active
+    power and the reactive power beside it, of which the blocks of a day share few."""
 
     def __init__(self, model: Model, nodes: int) -> None:
         book, blocks = model.book, model.blocks
         tan_phi, follows = np.unique(book.tan_phi[blocks], return_inverse=True)
-        agents, self.agent = np.unique(book.node[blocks] * len(tan_phi) + follows, return_inverse=True)
-        self.node, self.tan_phi = agents // max(1, len(tan_phi)), tan_phi[agents % max(1, len(tan_phi))]
+        # What one unit of a block is: active power with each tan_phi, then reactive power with each.
+        kinds = max(1, 2 * len(tan_phi))
+        kind = follows + len(tan_phi) * book.reactive[blocks]
+        agents, self.agent = np.unique(book.node[blocks] * kinds + kind, return_inverse=True)
+        self.node, kind = agents // kinds, agents % kinds
+        self.p_share = np.where(kind < len(tan_phi), 1.0, 0.0)
+        self.tan_phi = tan_phi[kind % max(1, len(tan_phi))]
         self.keys = RowKeys.none()
         self.names: list[str] = []
         self.dp, self.dq = np.zeros((0, nodes)), np.zeros((0, nodes))
@@ -66,7 +71,8 @@ class Table:
         """Make rows anew at a state that solves `periods` under the changes."""
         made = grid.rows(state, periods, self.part(rows), *change)
         self.dp[rows], self.dq[rows], self.room[rows] = made.dp, made.dq, made.room
-        self.effect[rows] = np.where(self.node >= 0, made.dp[:, self.node] + self.tan_phi * made.dq[:, self.node], 0.0)
+        effect = self.p_share * made.dp[:, self.node] + self.tan_phi * made.dq[:, self.node]
+        self.effect[rows] = np.where(self.node >= 0, effect, 0.0)
         for row, name in zip(rows.tolist(), made.names, strict=True):
             self.names[row] = name
 
@@ -121,10 +127,12 @@ def narrowed(
     bounds: tuple[Floats, Floats],
     table: Table | None,
     tight: Floats,
+    risk: Bools,
 ) -> Part:
     """The linear program over the quarter-hours `periods` (a mask closed under the groups that are active).
 
-    `bounds`: lower and upper bound of every column of the model; `tight[m]`: what is taken off each grid row's room.
+    `bounds`: lower and upper bound of every column of the model; `tight[m]`: what is taken off each grid row's room;
+    `risk`: quarter-hours (a mask) where reactive power is open beyond its requests, for the limits of the grid.
     """
     fixed = model.fixed
     entered = active & _touched(model, periods)
@@ -147,6 +155,7 @@ def narrowed(
     # Each grid row has a slack of its own, behind all other columns.
     slack = np.arange(len(keys))
     at = np.r_[row, len(rows) + slack], np.r_[local[column], width + slack]
+    most = np.where(model.opens[rows] & _of(risk, model.row_period[rows]), np.inf, fixed.row_upper[rows])
     cost = np.bincount(local[mine], weights=fixed.cost[mine] * share[mine], minlength=width)
     program = Program(
         cost=np.r_[cost, np.full(len(keys), model.book.axis.hours * PENALTY)],
@@ -154,7 +163,7 @@ def narrowed(
             (np.r_[data * share[column], -np.ones(len(keys))], at), shape=(len(rows) + len(keys), width + len(keys))
         ),
         row_lower=np.r_[fixed.row_lower[rows], np.full(len(keys), -np.inf)],
-        row_upper=np.r_[fixed.row_upper[rows], room],
+        row_upper=np.r_[most, room],
         lower=np.r_[bounds[0][present], np.zeros(len(keys))],
         upper=np.r_[bounds[1][present], np.full(len(keys), np.inf)],
         integer=np.zeros(width + len(keys), dtype=np.bool_),

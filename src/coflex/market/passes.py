@@ -148,7 +148,14 @@ class Passes:
 
     def _part(self, periods: Bools, wanted: Bools) -> Part:
         tight = np.zeros(0) if self.table is None else self.table.guard(GUARD, self.level)
-        return narrowed(self.model, periods, self.active, wanted, self._near(), self.table, tight)
+        return narrowed(self.model, periods, self.active, wanted, self._near(), self.table, tight, self._risk())
+
+    def _risk(self) -> Bools:
+        """The quarter-hours with a limit of the grid among the rows, and those that couplings tie to one."""
+        risk = np.zeros(len(self.open), dtype=np.bool_)
+        if self.table is not None:
+            risk[self.table.keys.period] = True
+        return self._tied(risk)
 
     def _near(self) -> tuple[Floats, Floats]:
         """Bounds of the columns: awards of quarter-hours that cycle stay near their last values."""
@@ -355,6 +362,6 @@ def injections(book: OrderBook, award_mw: Floats, n: int) -> tuple[Floats, Float
     signed = book.sign[on] * award_mw[on]
     at, shape = book.period[on] * n + book.node[on], (len(book.axis), n)
     change_p, change_q = np.zeros(shape[0] * n), np.zeros(shape[0] * n)
-    change_p += np.bincount(at, weights=signed, minlength=len(change_p))
+    change_p += np.bincount(at, weights=signed * book.p_share[on], minlength=len(change_p))
     change_q += np.bincount(at, weights=signed * book.tan_phi[on], minlength=len(change_q))
     return change_p.reshape(shape), change_q.reshape(shape)

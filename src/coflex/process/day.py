@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coflex.domain.clearing import Holding
-from coflex.domain.errors import CoflexError, NotReady
+from coflex.domain.errors import CoflexError, NotReady, refuse
 from coflex.domain.party import Role
 from coflex.domain.product import Product
 from coflex.domain.quantity import Floats, Ints
@@ -22,6 +22,7 @@ from coflex.forecast.backtest import forecast
 from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.market.design import Design, SessionPlan, schedule
+from coflex.process.holds import unheld
 from coflex.process.ports import Case, Transaction
 
 SESSIONS = "sessions"
@@ -29,10 +30,16 @@ SESSIONS = "sessions"
 
 @dataclass(frozen=True, eq=False)
 class Day:
-    """A case and a design laid on its delivery day. u units in the order of `units`."""
+    """A case and a design laid on its delivery day. u units in the order of `units`.
+
+    Raises Refused with everything that the design asks and the operating day does not do.
+    """
 
     case: Case
     design: Design
+
+    def __post_init__(self) -> None:
+        refuse(f"The design {self.design.id} in the operating day", unheld(self.design))
 
     @cached_property
     def network(self) -> Network:
@@ -113,7 +120,7 @@ class Day:
 
     def product(self, plan: SessionPlan) -> Product:
         """The product a session trades: the one it names, or the one of its scope."""
-        named, scope = plan.session.product, plan.session.scope
+        named, scope = plan.session.product, plan.scope
         for product in self.products(scope):
             if named in (None, product.id):
                 return product

@@ -70,7 +70,7 @@ def _is_open(t: Transaction, session: SessionPlan) -> None:
 
 def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:
     """What providers are told: their units with what is free and qualified, and what they may not offer."""
-    scope = session.session.scope
+    scope = session.scope
     groups = tuple(g for g in day.groups(scope) if day.levels[g.units[0]] in session.session.sellers.levels)
     mine = sorted({unit for group in groups for unit in group.units})
     rows = np.array([day.unit_index[unit] for unit in mine], dtype=np.int64)

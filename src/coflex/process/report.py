@@ -138,7 +138,7 @@ class _Past:
         return {"tso": self.day.party(Role.TSO), "dso": self.day.party(Role.DSO)}
 
     def scope(self, session: str) -> Scope:
-        return self.plans[session].session.scope
+        return self.plans[session].scope
 
     def awards_of(self, scope: Scope) -> list[Award]:
         return [award for award in self.awards if self.scope(award.session) is scope]

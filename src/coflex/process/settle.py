@@ -104,7 +104,7 @@ def _steps(day: Day, t: Transaction, points: Sequence[SetPoint]) -> dict[tuple[s
         if key in replaced:
             found[key] = (Step(point.awarded_kw, replaced[key].price_eur_mwh),)
             continue
-        scope = day.plan(point.session).session.scope
+        scope = day.plan(point.session).scope
         for seller in (point.unit, group_of.get((scope, point.unit), "")):
             pile = stock.get((point.session, seller, point.start))
             if pile:

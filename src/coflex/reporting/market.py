@@ -38,7 +38,7 @@ def session_view(
     return {
         "id": plan.id,
         "number": plan.number,
-        "scope": plan.session.scope.value,
+        "scope": plan.scope.value,
         "buyer": buyer,
         "opens": local_label(plan.opens, plan.zone),
         "closes": local_label(plan.closes, plan.zone),

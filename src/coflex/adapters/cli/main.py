@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from coflex import __version__
-from coflex.adapters.cli import grid, screen
+from coflex.adapters.cli import compare, design, grid, screen
 from coflex.adapters.cli.command import Json, application, day_of
 from coflex.adapters.cli.world import Load, Platform
 
@@ -39,6 +39,8 @@ coflex = typer.Typer(
 cases = typer.Typer(help="Cases: a grid, its year, and who is connected to it.", no_args_is_help=True)
 coflex.add_typer(cases, name="case", short_help="Make a case.")
 coflex.add_typer(grid.grids, name="grid", short_help="Study a grid by itself.")
+coflex.add_typer(design.designs, name="design", short_help="Check and draw market designs.")
+coflex.command(short_help="Compare market designs on one case.")(compare.compare)
 
 
 def main(load: Load) -> None:

@@ -151,16 +151,16 @@ class Outlook:
 
 def gainful_pairs(awards: OrderBook, reserve: OrderBook) -> list[Finding]:
     """Sellers who would pay for going up and down at once: the program would buy nothing for money without end."""
-    cheapest: dict[tuple[str, int, int], float] = {}
+    cheapest: dict[tuple[str, bool, int, int], float] = {}
     for book in (awards, reserve):
-        for o, t, sign, price in zip(book.offer, book.period, book.sign, book.price, strict=True):
-            key = seller(book.offers[o]), int(t), int(sign)
+        for o, active, t, sign, price in zip(book.offer, book.p_share, book.period, book.sign, book.price, strict=True):
+            key = seller(book.offers[o]), bool(active), int(t), int(sign)
             cheapest[key] = min(cheapest.get(key, np.inf), float(price))
     names = sorted(
         {
             who
-            for (who, t, sign), price in cheapest.items()
-            if (who, t, -sign) in cheapest and price + cheapest[who, t, -sign] < 0
+            for (who, active, t, sign), price in cheapest.items()
+            if (who, active, t, -sign) in cheapest and price + cheapest[who, active, t, -sign] < 0
         }
     )
     text = "The prices of up and down add to less than nothing; raise one of them."

@@ -181,7 +181,7 @@ class _Passes:
         on = np.flatnonzero(blocks.node >= 0)
         signed = form.bought(x)[:, on] * blocks.sign[on]
         where = np.arange(form.scenarios)[:, None], blocks.period[on], blocks.node[on]
-        np.add.at(p, where, signed)
+        np.add.at(p, where, signed * blocks.p_share[on])
         np.add.at(q, where, signed * blocks.tan_phi[on])
         return p.reshape(-1, p.shape[2]), q.reshape(-1, p.shape[2])
 

@@ -49,6 +49,7 @@ class Blocks:
     quantity_mw: Floats
     node: Ints
     tan_phi: Floats
+    p_share: Floats
     cost: Floats
     use: Floats
 
@@ -68,6 +69,7 @@ class Blocks:
             quantity_mw=self.quantity_mw[mine],
             node=self.node[mine],
             tan_phi=self.tan_phi[mine],
+            p_share=self.p_share[mine],
             cost=self.cost[mine],
             use=self.use[mine],
         )
@@ -97,6 +99,7 @@ def blocks_of(awards: OrderBook, reserve: ReserveBook, x: Ints, r: Ints, squeeze
         quantity_mw=joined(awards.quantity_mw, book.quantity_mw),
         node=np.concatenate([awards.node[x], book.node[r]]),
         tan_phi=joined(awards.tan_phi, book.tan_phi),
+        p_share=joined(awards.p_share, book.p_share),
         cost=joined(valued(awards.price), reserve.availability),
         use=joined(np.zeros(len(awards)), valued(book.price)),
     )
@@ -193,7 +196,8 @@ def _matrix(blocks: Blocks, stage: Stage, energy: sparse.csr_array, group: Ints,
     each = sparse.eye_array(scenarios, format="csr")
     hold = sparse.csr_array((np.ones(held), (np.arange(held), k + np.arange(held))), shape=(held, first))
     here = np.arange(n if asked else 0)
-    signed = sparse.csr_array((blocks.sign[here].astype(float), (blocks.period[here], here)), shape=(asked, n))
+    active = blocks.sign[here] * blocks.p_share[here]
+    signed = sparse.csr_array((active, (blocks.period[here], here)), shape=(asked, n))
     awarded = sparse.hstack([signed[:, :k], sparse.csr_array((asked, first - k))])
     miss = sparse.eye_array(scenarios * asked)
     rows = [
@@ -214,7 +218,8 @@ def with_grid(form: Form, grid: GridRows, penalty: float) -> tuple[Program, Floa
     scenario, period = grid.period // form.periods, grid.period % form.periods
     row, block = _pairs(blocks, period)
     node = blocks.node[block]
-    effect = blocks.sign[block] * (grid.dp[row, node] + blocks.tan_phi[block] * grid.dq[row, node])
+    per_mw = blocks.p_share[block] * grid.dp[row, node] + blocks.tan_phi[block] * grid.dq[row, node]
+    effect = blocks.sign[block] * per_mw
     scale = np.abs(grid.dp).max(axis=1, initial=0.0)
     scale = np.where(scale > 0, scale, 1.0)
     value = np.where(node >= 0, effect, 0.0) / scale[row]
@@ -337,10 +342,12 @@ def first_stage_rows(blocks: Blocks, hours: float) -> Stage:
 
 def shared(blocks: Blocks) -> list[tuple[Ints, float]]:
     """Blocks that are two uses of the same kW, and the most of both together (MW): a seller's awards and reservations
-    in one direction and period, at most the larger of what it offers as the one and as the other."""
-    cells: dict[tuple[str, int, int], list[int]] = {}
-    for i, (o, t, sign) in enumerate(zip(blocks.offer, blocks.period, blocks.sign, strict=True)):
-        cells.setdefault((seller(blocks.offers[o]), int(t), int(sign)), []).append(i)
+    of active power (or of reactive) in one direction and period, at most the larger of what it offers as the one and
+    as the other."""
+    cells: dict[tuple[str, int, int, bool], list[int]] = {}
+    columns = zip(blocks.offer, blocks.period, blocks.sign, blocks.p_share, strict=True)
+    for i, (o, t, sign, active) in enumerate(columns):
+        cells.setdefault((seller(blocks.offers[o]), int(t), int(sign), bool(active)), []).append(i)
     found = []
     for _, places in sorted(cells.items()):
         mine = np.array(places, dtype=np.int64)

@@ -1,0 +1,70 @@
+"""Lights and filters around what is held: how far distribution grids let a session go without seeing them.
+
+A light is one number for a perimeter and direction, safe for every split over its units (`grid.light`). A filter is one
+number for each unit and direction, safe for all together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coflex.domain.quantity import Floats, Ints
+from coflex.grid.light import Agents, capability
+from coflex.market.coordination.state import State
+from coflex.market.coordination.view import View
+
+
+def lights(view: View, state: State, free_kw: Floats) -> dict[tuple[str, int], Floats]:
+    """Capability in MW (h,) of each perimeter and direction (+1, -1), on the state with all that is held.
+
+    `free_kw[u, 2, h]`: what units still offer. A perimeter in which another session moved units one way is red the
+    other way (document B, section 6.3).
+    """
+    world, inside = view.world, _below(view)
+    names = sorted({world.sellers[u].perimeter for u in inside.tolist()})
+    if not names:
+        return {}
+    perimeter = np.array([names.index(world.sellers[u].perimeter) for u in inside.tolist()], dtype=np.int64)
+    part = np.concatenate([2 * perimeter, 2 * perimeter + 1])
+    held = state.positions.kw[inside][:, view.part]
+    opposite = np.zeros((2 * len(names), held.shape[1]), dtype=np.bool_)
+    np.logical_or.at(opposite, 2 * perimeter, held < 0)
+    np.logical_or.at(opposite, 2 * perimeter + 1, held > 0)
+    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    kw = _capability(view, state, inside, part, 2 * len(names), np.where(opposite[part], 0.0, potential))
+    found = {}
+    for p, name in enumerate(names):
+        found[(name, 1)], found[(name, -1)] = kw[2 * p] / 1000.0, kw[2 * p + 1] / 1000.0
+    return found | {("", 1): np.full(kw.shape[1], np.inf), ("", -1): np.full(kw.shape[1], np.inf)}
+
+
+def filtered(view: View, state: State, free_kw: Floats, caps: Floats) -> Floats:
+    """Caps (u, 2, h) in kW of all units, those in distribution grids cut to what is safe when all go as far."""
+    inside = _below(view)
+    if not len(inside):
+        return caps
+    parts = 2 * len(inside)
+    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    kw = _capability(view, state, inside, np.arange(parts, dtype=np.int64), parts, potential)
+    cut = caps.copy()
+    cut[inside, 0], cut[inside, 1] = np.floor(kw[: len(inside)] + 1e-6), np.floor(kw[len(inside) :] + 1e-6)
+    return cut
+
+
+def _below(view: View) -> Ints:
+    """Units at a node of a distribution grid, by index."""
+    sellers = view.world.sellers
+    return np.array([u for u, one in enumerate(sellers) if one.grid and one.node >= 0], dtype=np.int64)
+
+
+def _capability(view: View, state: State, inside: Ints, part: Ints, parts: int, potential: Floats) -> Floats:
+    """Whole kW (parts, h) that the distribution grids' limits leave."""
+    sellers = [view.world.sellers[u] for u in inside.tolist()]
+    node = np.array([one.node for one in sellers], dtype=np.int64)
+    tan_phi = np.array([one.tan_phi for one in sellers])
+    sign = np.concatenate([np.ones(len(inside), dtype=np.int64), -np.ones(len(inside), dtype=np.int64)])
+    agents = Agents(np.tile(node, 2), np.tile(tan_phi, 2), sign, part, parts)
+    kw = np.zeros((parts, potential.shape[1]))
+    for network, solved, at in view.below(state):
+        kw[:, at] = capability(network, solved, agents, potential[:, at]).kw
+    return np.floor(kw + 1e-6)

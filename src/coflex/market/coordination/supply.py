@@ -1,0 +1,329 @@
+"""What is offered to a session: whose offers reach it, what keeps a block out, and how far a unit may go.
+
+Offers of units and groups come from the case. Beside them stand those that the platform makes: contracted capacity at
+its price of use, a DSO's lower voltage, what a distribution grid has left as one curve at its interface, and orders of
+balance responsible parties, who take energy up to a price as any other block gives it from one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import numpy as np
+
+from coflex.domain.clearing import Reason
+from coflex.domain.offer import Offer, OfferStep
+from coflex.domain.quantity import Bools, Direction, Floats, Ints
+from coflex.domain.reserve import Reservation
+from coflex.market.book import OrderBook, Place, build, seller
+from coflex.market.coordination.state import State
+from coflex.market.coordination.view import Task, View
+from coflex.market.coordination.world import World
+from coflex.market.design import Buyer, Interface, Resource, Service, Trades
+from coflex.market.pricing import bid
+
+ORDER, VOLTAGE, AGGREGATE, CONTRACT = "order ", "voltage ", "aggregate ", "contract "
+# Receipt numbers of what the platform makes: after all that came in.
+MADE = 10**9
+# EUR/MWh by which contracted capacity of conditional activation stands behind every free offer in the choice.
+LAST = 1e4
+
+Shut = dict[int, tuple[Reason, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """A book with what may be bought of it. `admissible[n]`; `shut`: why a block may not. `toll[n]`, EUR/MWh: what
+    the choice adds to prices, None for nothing. `limited_kwh[h]`: what limits of units took off offers."""
+
+    book: OrderBook
+    admissible: Bools
+    shut: Shut
+    toll: Floats | None
+    limited_kwh: Floats
+
+
+def supply(
+    view: View, task: Task, state: State, caps: Floats, made: Sequence[Offer] = (), without: Bools | None = None
+) -> Supply:
+    """What a task may buy.
+
+    `caps[u, 2, h]`: kW that each unit may give up and down (`unit_caps`). `made`: aggregates of distribution grids,
+    which then stand for all offers below. `without[u, h]`: cells that another session keeps.
+    """
+    world, session = view.world, view.session
+    offers = [*_free(view, task, bool(made)), *made]
+    contracts = _contracts(view, state)
+    offers += contracts
+    if Resource.VOLTAGE_REDUCTION in session.sellers.resources:
+        offers += _reductions(world, state)
+    offers += [offer for o in task.orders for offer in _orders(world, state, o)]
+    book = build(offers, view.plan.horizon, places(world), world.reactive)
+    usable = _usable(view, state, without)
+    book, limited = capped(view, book, caps, _admissible(view, state, book, usable)[0])
+    admissible, shut = _admissible(view, state, book, usable)
+    return Supply(book, admissible, shut, _toll(view, state, book, contracts), limited)
+
+
+def unit_caps(view: View, state: State) -> Floats:
+    """kW (u, 2, h) that each unit may give up and down: what its static light confirms, where one counts."""
+    world = view.world
+    caps = np.array([[one.up_kw, one.down_kw] for one in world.sellers], dtype=np.float64).reshape(-1, 2, 1)
+    if view.session.validation.value == "none":
+        caps = np.full_like(caps, np.inf)
+    return np.repeat(caps, len(view.plan.horizon), axis=2)
+
+
+def free_kw(view: View, state: State, caps: Floats) -> Floats:
+    """kW (u, 2, h) that distribution and transmission units offer here and may give: the potential of lights."""
+    world, session = view.world, view.session
+    found = np.zeros((len(world.sellers), 2, len(view.plan.horizon)))
+    axis, index = view.plan.horizon, state.unit_index
+    for offer in _free(view, None, False):
+        if offer.unit is None or offer.product in world.reactive:
+            continue
+        way = 0 if offer.direction is Direction.UP else 1
+        for step in offer.steps:
+            first = (step.start - axis.start) // axis.step
+            begin, end = max(0, first), min(len(axis), first + len(step.quantity_kw))
+            if begin < end:
+                found[index[offer.unit], way, begin:end] += step.quantity_kw[begin - first : end - first]
+    free = state.free(session.chain, view.admits, view.part)
+    return np.minimum(found, caps) * free[:, None, :]
+
+
+# ---------------------------------------------------------------- whose offers
+
+
+def eligible(view: View, offer: Offer, service: Service | None) -> bool:
+    """Whether an offer of units reaches a session: its level, and a service that all of its units are qualified for
+    (the session's own, where none is named)."""
+    world, session = view.world, view.session
+    members = world.groups.get(offer.group or "", ()) if offer.unit is None else (offer.unit,)
+    units = [world.seller[name] for name in members]
+    wanted = session.services if service is None else (service,)
+    return (
+        bool(units)
+        and Resource.UNITS in session.sellers.resources
+        and all(one.level in session.sellers.levels for one in units)
+        and (not wanted or all(set(one.services) & set(wanted) for one in units))
+        and not (offer.local_only and Buyer.DSO not in session.buyers)
+    )
+
+
+def _free(view: View, task: Task | None, aggregated: bool) -> list[Offer]:
+    """The case's offers that reach a task: eligible, of the kind of quantity that is traded, of its grid; none of
+    distribution grids where aggregates stand for them."""
+    world, trades = view.world, view.session.trades
+    active, reactive = (
+        trades is not Trades.REACTIVE_ENERGY,
+        trades in (Trades.REACTIVE_ENERGY, Trades.ACTIVE_AND_REACTIVE),
+    )
+    found = []
+    for offer in world.offers:
+        if not (reactive if offer.product in world.reactive else active) or not eligible(view, offer, None):
+            continue
+        members = world.groups.get(offer.group or "", ()) if offer.unit is None else (offer.unit,)
+        grids = {world.seller[name].grid for name in members}
+        if aggregated and grids != {""}:
+            continue
+        if task is not None and task.grid is not None and grids != {world.grids[task.grid]}:
+            continue
+        found.append(offer)
+    return found
+
+
+def _contracts(view: View, state: State) -> list[Offer]:
+    """Contracted capacity that the session admits, at its price of use."""
+    session = view.session
+    mine = [(name, one) for name, one in state.reservations if name in view.admits]
+    kept: dict[tuple[str, str, str, Decimal], list[Reservation]] = {}
+    for chain, one in mine:
+        if one.unit is None or not view.plan.horizon.covers(one.start):
+            continue
+        if view.world.seller[one.unit].level in session.sellers.levels:
+            kept.setdefault((chain, one.unit, one.direction.value, one.use_eur_mwh), []).append(one)
+    return [_contract(view.world, k, key, kept[key]) for k, key in enumerate(sorted(kept))]
+
+
+def _contract(world: World, k: int, key: tuple[str, str, str, Decimal], those: Sequence[Reservation]) -> Offer:
+    chain, unit, direction, price = key
+    kw = np.zeros(len(world.axis), dtype=np.int64)
+    for one in those:
+        kw[world.axis.position(one.start)] += one.quantity_kw
+    step = OfferStep(1, world.axis.start, price, tuple(kw.tolist()))
+    name = f"{CONTRACT}{chain} {unit} {direction} {price}"
+    return replace(_offer(name, k, those[0].provider, Direction(direction), (step,), world), unit=unit)
+
+
+def _reductions(world: World, state: State) -> list[Offer]:
+    """A DSO's lower voltage: one offer a grid, one step a tap."""
+    offers = []
+    for r, one in enumerate(world.reductions):
+        left = one.kw.copy()
+        before = np.cumsum(left, axis=0) - left
+        left = left - np.clip(state.lowered_kw[:, r].sum(axis=0) - before, 0, left)
+        steps = tuple(
+            OfferStep(s + 1, world.axis.start, _price(price), tuple(left[s].tolist()))
+            for s, price in enumerate(one.price_eur_mwh)
+        )
+        offers.append(_offer(f"{VOLTAGE}{one.grid}", 10**6 + r, f"dso {one.grid}", Direction.UP, steps, world))
+    return offers
+
+
+def _orders(world: World, state: State, o: int) -> Iterator[Offer]:
+    """An order as offers: taking energy at a price is giving its opposite for less than nothing."""
+    one = world.orders[o]
+    left = one.kw - state.orders_kw[:, o].sum(axis=0)
+    for k, direction in enumerate((Direction.DOWN, Direction.UP)):
+        kw = np.where(-direction.sign * one.kw > 0, np.maximum(0, -direction.sign * left), 0)
+        if kw.any():
+            step = OfferStep(1, world.axis.start, -_price(one.limit_eur_mwh), tuple(kw.tolist()))
+            made = _offer(f"{ORDER}{one.id}", 2 * (10**6 + o) + k, one.party, direction, (step,), world)
+            yield replace(made, id=f"{made.id} {direction.value}")
+
+
+def _offer(name: str, k: int, provider: str, direction: Direction, steps: tuple[OfferStep, ...], world: World) -> Offer:
+    return Offer(
+        id=name,
+        receipt=MADE + k,
+        received_at=world.axis.start,
+        session="",
+        provider=provider,
+        product="energy",
+        direction=direction,
+        unit=name,
+        group=None,
+        steps=steps,
+    )
+
+
+def aggregate_offer(world: World, grid: int, direction: Direction, steps: tuple[OfferStep, ...]) -> Offer:
+    """What a distribution grid has left in a direction, as one offer at its interface."""
+    way = 0 if direction is Direction.UP else 1
+    made = _offer(
+        f"{AGGREGATE}{world.grids[grid]}", 2 * grid + way, f"dso {world.grids[grid]}", direction, steps, world
+    )
+    return replace(made, id=f"{made.id} {direction.value}")
+
+
+def _price(eur: float) -> Decimal:
+    return Decimal(str(round(eur, 2)))
+
+
+def places(world: World) -> Mapping[str, Place]:
+    """Where every seller acts; what the platform makes acts at no node, or at a grid's border."""
+    zone = {name: g for g, name in enumerate(world.grids)}
+    places = {one.id: Place(one.node, one.perimeter, one.tan_phi, zone.get(one.grid, -1)) for one in world.sellers}
+    nowhere = Place(-1, "", 0.0, -1)
+    for name, members in world.groups.items():
+        nodes = {(world.seller[m].node, world.seller[m].perimeter) for m in members}
+        grids = {world.seller[m].grid for m in members}
+        node, perimeter = next(iter(nodes)) if len(nodes) == 1 else (-1, "")
+        places[name] = Place(node, perimeter, 0.0, zone.get(next(iter(grids)), -1) if len(grids) == 1 else -1)
+    places |= {f"{ORDER}{one.id}": nowhere for one in world.orders}
+    places |= {f"{VOLTAGE}{one.grid}": nowhere for one in world.reductions}
+    places |= {f"{AGGREGATE}{name}": Place(int(world.border[g]), "", 0.0, -1) for name, g in zone.items()}
+    return places
+
+
+# ---------------------------------------------------------------- how far
+
+
+def capped(view: View, book: OrderBook, caps: Floats, open_: Bools) -> tuple[OrderBook, Floats]:
+    """The book with each unit's active blocks cut to its caps, the dearest first; and the kWh cut off in each
+    quarter-hour (h,). Blocks that may not be bought anyway use up nothing."""
+    limit = _limits(view, book, caps)
+    lost = np.zeros(len(book.axis))
+    if not len(book):
+        return book, lost
+    _, who = np.unique(np.array([seller(offer) for offer in book.offers]), return_inverse=True)
+    way = (book.sign < 0).astype(np.int64)
+    key = ((who[book.offer] * 2 + way) * 2 + book.reactive) * len(book.axis) + book.period
+    order = np.argsort(key, kind="stable")
+    kw = np.round(book.quantity_mw[order] * 1000) * open_[order]
+    before = np.cumsum(kw) - kw
+    first = np.searchsorted(key[order], key[order])
+    before -= before[first]
+    cut = np.zeros(len(book))
+    cut[order] = np.clip(limit[order] - before, 0, kw)
+    whole = np.array([offer.block for offer in book.offers], dtype=np.bool_)[book.offer]
+    least = np.array([offer.min_quantity_kw for offer in book.offers])[book.offer]
+    offered = np.round(book.quantity_mw * 1000)
+    cut[(whole & (cut < offered)) | (cut < np.minimum(least, offered))] = 0.0
+    cut = np.where(open_, cut, offered)
+    np.add.at(lost, book.period, (offered - cut) * book.axis.hours)
+    return (_kept(replace(book, quantity_mw=np.floor(cut) / 1000.0)) if lost.any() else book), lost
+
+
+def _kept(book: OrderBook) -> OrderBook:
+    """The book without empty blocks."""
+    return part_of(book, np.flatnonzero(book.quantity_mw > 0))
+
+
+def part_of(book: OrderBook, rows: Ints) -> OrderBook:
+    """Some blocks of a book, in its order."""
+    columns = ("offer", "step", "period", "sign", "quantity_mw", "price", "node", "perimeter", "tan_phi", "p_share")
+    return replace(book, **{name: getattr(book, name)[rows] for name in (*columns, "zone")})
+
+
+def _limits(view: View, book: OrderBook, caps: Floats) -> Floats:
+    """kW (n,) that the seller of each block may give in its direction and quarter-hour; no limit for what is not a
+    unit's or group's active power."""
+    index = {one.id: u for u, one in enumerate(view.world.sellers)}
+    way = (book.sign < 0).astype(np.int64)
+    limit = np.full(len(book), np.inf)
+    units = np.array([index.get(offer.unit or "", -1) for offer in book.offers], dtype=np.int64)
+    mine = (units[book.offer] >= 0) & ~book.reactive if len(book) else np.zeros(0, dtype=np.bool_)
+    limit[mine] = caps[units[book.offer[mine]], way[mine], book.period[mine]]
+    for o, offer in enumerate(book.offers):
+        members = view.world.groups.get(offer.group or "", ()) if offer.unit is None else ()
+        if members:
+            rows = np.flatnonzero(book.offer == o)
+            total = caps[[index[name] for name in members]].sum(axis=0)
+            limit[rows] = total[way[rows], book.period[rows]]
+    return limit
+
+
+def _usable(view: View, state: State, without: Bools | None) -> Bools:
+    """Cells (u, h) from which the session may buy."""
+    usable = state.free(view.session.chain, view.admits, view.part)
+    return usable if without is None else usable & ~without
+
+
+def _admissible(view: View, state: State, book: OrderBook, usable: Bools) -> tuple[Bools, Shut]:
+    """Blocks that may be bought, and why the others may not."""
+    world, index = view.world, state.unit_index
+    kept = state.contracted(view.admits, view.part)
+    per_offer = np.ones((len(book.offers), len(book.axis)), dtype=np.bool_)
+    for o, offer in enumerate(book.offers):
+        members: Iterable[str] = (offer.unit,) if offer.unit else world.groups.get(offer.group or "", ())
+        units = [index[name] for name in members if name in index]
+        if not units:
+            continue
+        per_offer[o] = usable[units].any(axis=0)
+        if not offer.id.startswith(CONTRACT):
+            per_offer[o] &= ~kept[units].any(axis=0)
+    admissible: Bools = per_offer[book.offer, book.period] if len(book) else np.zeros(0, dtype=np.bool_)
+    shut: Shut = dict.fromkeys(np.flatnonzero(~admissible).tolist(), (Reason.HELD_ELSEWHERE, "held by another session"))
+    dear = admissible & (book.price > world.value_eur_mwh)
+    for i in np.flatnonzero(dear).tolist():
+        shut[i] = Reason.PRICE_LIMIT, f"the buyer pays at most {world.value_eur_mwh:g}, not {bid(book, i)} EUR/MWh"
+    return admissible & ~dear, shut
+
+
+def _toll(view: View, state: State, book: OrderBook, contracts: Sequence[Offer]) -> Floats | None:
+    """What the choice adds to prices: the price of energy at a priced interface, and the place of conditional
+    contracts behind all others."""
+    toll = np.zeros(len(book))
+    if view.session.interface is Interface.PRICED:
+        stated = view.world.energy_eur_mwh if state.energy_eur_mwh is None else state.energy_eur_mwh
+        energy = stated[view.part]
+        toll -= book.sign * book.p_share * energy[book.period]
+    last = tuple(f"{CONTRACT}{chain} " for chain in view.last)
+    if contracts and last:
+        behind = np.array([offer.id.startswith(last) for offer in book.offers], dtype=np.bool_)
+        toll += np.where(behind[book.offer], LAST, 0.0)
+    return toll if toll.any() else None

@@ -1,0 +1,101 @@
+"""The DSO's walk over a merit order list, with substitution until it is safe (MKT-07; document T, offering 5; O, TLQ).
+
+The list is walked in economic order by AC power flow (`grid.validation`): a line is green and stays, yellow and is
+limited, or red and goes. The clearing then replaces what is missing by the next lines, and the list is walked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coflex.domain.clearing import Reason
+from coflex.domain.quantity import Floats, Ints
+from coflex.grid.network import Network
+from coflex.grid.powerflow import GridState
+from coflex.grid.validation import Activations, validate
+from coflex.market.book import OrderBook
+from coflex.market.clearing import Answer
+from coflex.market.coordination.state import State
+from coflex.market.coordination.supply import Supply
+from coflex.market.coordination.view import View
+
+# Most walks of one list; what is not green after them is left out.
+WALKS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """How often the list was walked, and how many kWh of lines that were selected did not pass."""
+
+    rounds: int
+    limited_kwh: float
+
+
+def walk(view: View, state: State, given: Supply, clear: Callable[[Supply], Answer]) -> tuple[Answer, Supply, Walked]:
+    """Clear, walk, limit and clear again until every line of a distribution grid is green.
+
+    Guarantees: the awards of distribution units, called in the order of the list, keep every limit of the distribution
+    grids that holds without them; what those grids break already is not broken further (`grid.validation`).
+    """
+    parts = tuple(view.below(state))
+    limited = 0.0
+    for rounds in range(1, WALKS + 1):
+        answer = clear(given)
+        lines = _lines(view, given.book, answer.award_kw)
+        if not len(lines):
+            return answer, given, Walked(rounds, limited)
+        allowed, reason = _walked(parts, given.book, lines, answer.award_kw)
+        short = allowed < answer.award_kw[lines] - 0.5
+        if not short.any():
+            return answer, given, Walked(rounds, limited)
+        lost = answer.award_kw[lines][short] - allowed[short]
+        limited += float(lost.sum()) * given.book.axis.hours
+        left = allowed[short] if rounds < WALKS else np.zeros(int(short.sum()))
+        given = _cut(given, lines[short], left, [reason[k] for k in np.flatnonzero(short).tolist()])
+    return clear(given), given, Walked(WALKS, limited)
+
+
+def _lines(view: View, book: OrderBook, award_kw: Ints) -> Ints:
+    """Selected blocks of distribution units in the order of the list: quarter-hour, price, receipt."""
+    world = view.world
+    below = np.zeros(len(book), dtype=np.bool_)
+    placed = np.flatnonzero(book.node >= 0)
+    below[placed] = world.node_grid[book.node[placed]] >= 0
+    rows = np.flatnonzero(below & (award_kw > 0))
+    order = np.lexsort((book.step[rows], book.offer[rows], book.price[rows], book.period[rows]))
+    return rows[order]
+
+
+def _walked(
+    parts: Sequence[tuple[Network, GridState, Ints]], book: OrderBook, lines: Ints, award_kw: Ints
+) -> tuple[Floats, list[str]]:
+    """Whole kW that each line may be called for, and what stops it; each part of the day on its own network."""
+    allowed, reason = np.zeros(len(lines)), [""] * len(lines)
+    for network, solved, at in parts:
+        mine = np.flatnonzero(np.isin(book.period[lines], at))
+        rows = lines[mine]
+        called = Activations(
+            node=book.node[rows],
+            signed_kw=(book.sign[rows] * award_kw[rows]).astype(np.float64),
+            tan_phi=book.tan_phi[rows],
+            period=np.searchsorted(at, book.period[rows]),
+        )
+        seen = validate(network, solved, called)
+        allowed[mine] = np.floor(seen.allowed_kw + 1e-6)
+        for line, name in zip(mine.tolist(), seen.reason, strict=True):
+            reason[line] = name
+    return allowed, reason
+
+
+def _cut(given: Supply, lines: Ints, kw: Floats, names: list[str]) -> Supply:
+    """The supply with lines limited, and why."""
+    quantity = given.book.quantity_mw.copy()
+    quantity[lines] = kw / 1000.0
+    shut = dict(given.shut)
+    for line, name in zip(lines.tolist(), names, strict=True):
+        shut[line] = Reason.GRID_LIMIT, name or "what others on the list leave"
+    admissible = given.admissible & (quantity > 0)
+    return replace(given, book=replace(given.book, quantity_mw=quantity), admissible=admissible, shut=shut)

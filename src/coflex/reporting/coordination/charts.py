@@ -1,0 +1,203 @@
+"""Charts of the page of designs: values in, SVG text out.
+
+Colours are class names, which the style sheet gives a meaning in light and dark. Coordinates are rounded to a tenth, so
+that the bytes depend on the values alone. Every mark says its value in a title; every chart has a name for readers that
+do not see it, and stands beside a table with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH = 620.0
+_NAMES = 206.0
+_RIGHT = 596.0
+_ROW = 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One colour of a chart: its class, its name, and a value for each row or point; None where there is none."""
+
+    style: str
+    name: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A value axis with round ends: `low` is drawn at `start`, `high` at `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
+
+
+def scale(values: Iterable[float], start: float, end: float, zero: bool = True, count: int = 5) -> Scale:
+    """A scale over the values, and over zero if asked, whose ends are round numbers."""
+    given = [*values, *([0.0] if zero else [])] or [0.0]
+    low, high = min(given), max(given)
+    if high - low < 1e-9 * max(abs(high), 1.0):
+        high = low + max(abs(low), 1.0)
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return Scale(first * step, last * step, start, end, tuple(step * k for k in range(first, last + 1)))
+
+
+def plain(value: float, digits: int = 2) -> str:
+    """A number with at most `digits` decimals, none of them needless, a true minus sign and narrow spaces."""
+    text = f"{value:,.{digits}f}"
+    text = (text.rstrip("0").rstrip(".") if digits else text).replace(",", "\u202f")
+    return "0" if text in ("0", "-0") else text.replace("-", "\u2212")
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with exactly `digits` decimals, so that columns align; zero has no sign."""
+    text = f"{value:,.{digits}f}".replace(",", "\u202f")
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text.replace("-", "\u2212")
+
+
+def stacked_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit: str) -> Markup:
+    """A bar for each name: positive values stack to the right, negative ones to the left; the sum stands at the end."""
+    ends = [_ends(layers, row) for row in range(len(names))]
+    values = scale([x for pair in ends for x in pair], _NAMES, _RIGHT - 52)
+    bottom = 8 + _ROW * len(names)
+    parts = _across(values, 4, bottom, unit)
+    for row, name in enumerate(names):
+        y, right, left = 8 + _ROW * row, 0.0, 0.0
+        parts.append(_text(_NAMES - 8, y + 14, _short(name), "end", "strong"))
+        for layer in layers:
+            value = layer.values[row] or 0.0
+            before = right if value >= 0 else left
+            right, left = right + max(value, 0.0), left + min(value, 0.0)
+            title = f"{name}, {layer.name}: {plain(value)} {unit}"
+            parts.append(_bar(values.at(before), values.at(before + value), y + 3, _ROW - 8, layer.style, title))
+        parts.append(_text(values.at(right) + 5, y + 14, plain(right + left, 0), "start", "strong"))
+    return _svg(bottom + 34, label, parts)
+
+
+def grouped_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit: str, digits: int = 0) -> Markup:
+    """A thin bar of each layer for each name, with its value at its end; a dash where there is none."""
+    values = scale([x for layer in layers for x in layer.values if x is not None], _NAMES, _RIGHT - 52)
+    thin, height = 12.0, 12.0 * len(layers) + 10.0
+    bottom = 8 + height * len(names)
+    parts = _across(values, 4, bottom, unit)
+    for row, name in enumerate(names):
+        y = 8 + height * row
+        parts.append(_text(_NAMES - 8, y + height / 2 + 2, _short(name), "end", "strong"))
+        for place, layer in enumerate(layers):
+            given, top = layer.values[row], y + 3 + thin * place
+            if given is not None:
+                title = f"{name}, {layer.name}: {plain(given)} {unit}"
+                parts.append(_bar(values.at(0), values.at(given), top, thin - 2, layer.style, title))
+            written = "\u2013" if given is None else plain(given, digits)
+            parts.append(_text(values.at(max(given or 0.0, 0.0)) + 5, top + 9.5, written, "start", "count"))
+    return _svg(bottom + 34, label, parts)
+
+
+def lines(
+    at: Sequence[float], ticks: Sequence[str], layers: Sequence[Layer], label: str, unit: str, lever: str
+) -> Markup:
+    """A line for each layer over a lever that was varied: `at[i]` is where point i stands, `ticks[i]` its name.
+
+    A value that is missing breaks its line; single points are drawn as dots.
+    """
+    top, bottom, left = 22.0, 252.0, 64.0
+    values = scale([x for layer in layers for x in layer.values if x is not None], bottom, top, zero=False)
+    across = Scale(min(at, default=0.0), max(at, default=0.0), left + 8, _RIGHT - 8, ())
+    span = across.high > across.low
+    xs = [across.at(x) if span else (left + _RIGHT) / 2 for x in at]
+    parts = [_text(left - 58, 12, unit, "start", "unit")]
+    for mark in values.ticks:
+        level = values.at(mark)
+        parts.append(_path(f"M{_c(left)} {_c(level)}H{_c(_RIGHT)}", "zero" if abs(mark) < 1e-12 else "grid"))
+        parts.append(_text(left - 6, level + 4, plain(mark), "end"))
+    for x, name in _spaced(xs, ticks):
+        parts.append(_text(x, bottom + 17, name, "middle"))
+    parts.append(_text((left + _RIGHT) / 2, bottom + 36, lever, "middle", "unit"))
+    for place, layer in enumerate(layers):
+        points = [(x, None if v is None else values.at(v)) for x, v in zip(xs, layer.values, strict=True)]
+        parts.append(_path(_broken(points), f"ln {layer.style} dash{place // 8}"))
+        for (x, y), given, tick in zip(points, layer.values, ticks, strict=True):
+            if y is not None and given is not None:
+                title = f"{layer.name}, {lever} {tick}: {plain(given)} {unit}"
+                parts.append(_dot(x, y, layer.style, title))
+    return _svg(bottom + 44, label, parts)
+
+
+def _ends(layers: Sequence[Layer], row: int) -> tuple[float, float]:
+    values = [layer.values[row] or 0.0 for layer in layers]
+    return sum(x for x in values if x < 0), sum(x for x in values if x > 0)
+
+
+def _across(values: Scale, top: float, bottom: float, unit: str) -> list[str]:
+    parts = []
+    for tick in values.ticks:
+        x = values.at(tick)
+        parts.append(_path(f"M{_c(x)} {_c(top)}V{_c(bottom)}", "zero" if abs(tick) < 1e-12 else "grid"))
+        parts.append(_text(x, bottom + 15, plain(tick), "middle"))
+    parts.append(_text((values.start + values.end) / 2, bottom + 31, unit, "middle", "unit"))
+    return parts
+
+
+def _spaced(xs: Sequence[float], ticks: Sequence[str]) -> list[tuple[float, str]]:
+    """Names that do not run into the one before."""
+    kept: list[tuple[float, str]] = []
+    for x, name in sorted(zip(xs, ticks, strict=True)):
+        if not kept or x - kept[-1][0] > 3.4 * (len(name) + len(kept[-1][1])) + 8:
+            kept.append((x, name))
+    return kept
+
+
+def _broken(points: Sequence[tuple[float, float | None]]) -> str:
+    text, on = "", False
+    for x, y in points:
+        if y is not None:
+            text += f"{'L' if on else 'M'}{_c(x)} {_c(y)}"
+        on = y is not None
+    return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 27 else f"{text[:26]}\u2026"
+
+
+def _c(value: float) -> str:
+    text = f"{value:.1f}"
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _svg(height: float, label: str, parts: Iterable[str]) -> Markup:
+    head = f'<svg viewBox="0 0 {_c(WIDTH)} {_c(height)}" role="img" aria-label="{escape(label)}">'
+    return Markup(head + "".join(parts) + "</svg>")
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "") -> str:
+    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    look = f' class="{style}"' if style else ""
+    return f'<text x="{_c(x)}" y="{_c(y)}"{place}{look}>{escape(text)}</text>'
+
+
+def _bar(x1: float, x2: float, y: float, height: float, style: str, title: str) -> str:
+    head = f'<rect x="{_c(min(x1, x2))}" y="{_c(y)}" width="{_c(abs(x2 - x1))}" height="{_c(height)}"'
+    return f'{head} class="bar {style}"><title>{escape(title)}</title></rect>'
+
+
+def _dot(x: float, y: float, style: str, title: str) -> str:
+    head = f'<circle cx="{_c(x)}" cy="{_c(y)}" r="3.2" class="bar {style}">'
+    return f"{head}<title>{escape(title)}</title></circle>"
+
+
+def _path(d: str, style: str) -> str:
+    return f'<path d="{d}" class="{style}"/>'
