@@ -23,10 +23,11 @@ from coflex.grid.rows import AcGrid
 from coflex.grid.tables import Bus, GridTables, Line, Source
 from coflex.market import pricing
 from coflex.market.book import OrderBook, Place, build
-from coflex.market.clearing import Answer, clear, injections
+from coflex.market.clearing import Answer, _rounded, clear, injections
 from coflex.market.comparison import clear_on
 from coflex.market.design import DistributionGrid, Pricing
-from coflex.market.model import Demand
+from coflex.market.model import Demand, assemble
+from coflex.market.passes import Passes
 from support import small_grids
 from support.books import DOWN, UP, axis, book, bought, cleared, cost_eur, demand, offer, places_of, total
 
@@ -476,6 +477,22 @@ def test_a_net_request_of_kvar_holds_the_balance_of_each_grid() -> None:
     # Quarter-hour 1: d pays 1 for 40 up, and nobody takes them for less than 2.
     assert of["offer 5", 1, 1] == 0 and answer.award_kw[b.period == 1].sum() == 0
     assert balances(b, answer, asked) == [120, -20, 0, 0] and not answer.uncovered_mw.any()
+
+
+@pytest.mark.spec("MKT-03")
+def test_a_unit_that_stands_both_ways_keeps_what_fills_two_requests_and_nets_the_rest() -> None:
+    """An answer whose passes ended before they agreed, active power 100 up and 40 down, reactive 50 up and 20 down."""
+    lines = ((UP, 100), (DOWN, 40), (UP, 50), (DOWN, 20))
+    offers = [offer(i, "u", way, ("5.00", [kw])) for i, (way, kw) in enumerate(lines, start=1)]
+    b = of_both(offers, 1, {"u": Place(-1, "", 0.0)}, "offer 3", "offer 4")
+    for asked, left in (
+        (requests(("q", UP, 0, -1, 50), ("q", DOWN, 0, -1, 20)), [60, 0, 50, 20]),
+        (requests(("q", UP, 0, -1, 30), net=True), [60, 0, 30, 0]),
+    ):
+        passes = Passes(assemble(b, np.arange(4), asked, None), None)
+        passes.x[:4] = b.quantity_mw
+        award = _rounded(passes.model, passes)
+        assert [int(award[b.offer == i].sum()) for i in range(4)] == left
 
 
 def mixed(seed: int, zones: int = 2, periods: int = 2) -> tuple[list[Offer], dict[str, Place], list[str]]:

@@ -135,7 +135,7 @@ BROKEN: list[tuple[str, str, Document]] = [
     ("window_empty", "year.tender.windows[0]", {"year.tender.windows": ["22:00/06:00"]}),
     ("share_without_request", "local.request_share", {"local.request_share": 0.5}),
     ("contracts_without_admits", "near.sellers.resources", {"near.sellers.resources": ["contracts"]}),
-    ("reserve_without_request", "local.reserve_share", {"local.reserve_share": 0.1}),
+    ("reserve_of_capacity", "year.reserve_share", {"year.reserve_share": 0.1}),
     ("scenarios_without_grid", "voltage.scenarios", {"voltage.scenarios": {"count": 5}}),
     (
         "reduction_without_request",

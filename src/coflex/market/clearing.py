@@ -99,6 +99,7 @@ def clear(
             break
         passes.settle()
         award_kw = _rounded(model, passes)
+    passes.reprice()
     return _answer(model, passes, award_kw, optimum)
 
 

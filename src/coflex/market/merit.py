@@ -73,9 +73,13 @@ def uncovered(session: str, book: OrderBook, demand: Demand, answer: Answer) -> 
     instants = tuple(book.axis)
     found: dict[tuple[int, str], Uncovered] = {}
     for k in np.flatnonzero(answer.uncovered_mw > 1e-4).tolist():
-        t, what = int(demand.period[k]), f"request {direction_of(int(demand.sign[k]))}"
+        t, what, unit = int(demand.period[k]), f"request {direction_of(int(demand.sign[k]))}", "kW"
+        if demand.is_reactive[k]:
+            what, unit = f"{what} of reactive power", "kvar"
+        if demand.zones[k] >= 0:
+            what = f"{what} at interface {demand.zones[k] + 1}"
         kw = round(float(answer.uncovered_mw[k]) * 1000, 3)
-        found[(t, what)] = Uncovered(session, instants[t], what, kw, "kW", _binding_lights(book, answer, demand, k))
+        found[(t, what)] = Uncovered(session, instants[t], what, kw, unit, _binding_lights(book, answer, demand, k))
     if answer.rows is not None:
         pressed = answer.row_price < -NOTHING
         # A branch has a row at each end; the end that is shorter speaks for it.

@@ -21,6 +21,8 @@ from coflex.solver.program import Program, Solution
 
 # Effects below a millionth of the strongest only slow the solver; the next pass sees what they leave out.
 NEGLIGIBLE = 1e-6
+# Share of the effect of a limit's strongest place below which a place has none.
+TRACE = 1e-5
 # MW below which an award is nothing, and by which a coupling may be missed.
 NOTHING = 1e-7
 
@@ -213,7 +215,10 @@ def _grid_entries(model: Model, table: Table, keys: Ints, wanted: Bools) -> tupl
     scale = np.abs(table.effect[keys]).max(axis=1, initial=0.0)
     scale = np.where(scale > 0, scale, 1.0)
     value = table.effect[keys[row], table.agent[column]] * (book.sign[model.blocks[column]] / scale[row])
-    keep = np.flatnonzero(np.abs(value) > NEGLIGIBLE)
+    # What loads a limit by a trace of what the best place could do does not relieve it, whatever is on offer.
+    strongest = np.abs(table.dp[keys]).max(axis=1, initial=0.0)
+    trace = np.abs(value) * scale[row] < TRACE * strongest[row]
+    keep = np.flatnonzero((np.abs(value) > NEGLIGIBLE) & ~trace)
     return row[keep], column[keep], value[keep], scale
 
 

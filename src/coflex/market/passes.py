@@ -86,6 +86,23 @@ class Passes:
             if self.count >= last:
                 last = self.count + PASSES // 4
 
+    def reprice(self) -> None:
+        """Prices where the steps were cut: the bounds of a cut step carry what the limits are worth, so one more program
+        without them tells it. Awards stay as they are."""
+        cut = self.radius < 1.0
+        if self.table is None or not cut.any():
+            return
+        periods = self._tied(cut)
+        radius = self.radius.copy()
+        self.radius[periods] = 1.0
+        part = self._part(periods, np.ones_like(self.wanted))
+        self.radius = radius
+        solution = highs.solve(part.program, presolve=False)
+        if len(solution.x):
+            self.seconds += solution.seconds
+            self.row_price[part.rows] = solution.row_price[: len(part.rows)]
+            self.table.price[part.keys] = solution.row_price[len(part.rows) :] / part.scale
+
     @property
     def gap(self) -> float:
         """What the choice among integers may cost too much, relative to what the awards cost."""

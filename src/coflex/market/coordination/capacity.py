@@ -21,11 +21,11 @@ from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.reserve import CapacityOffer, Reservation
 from coflex.market.book import OrderBook, build, direction_of
 from coflex.market.clearing import Answer, clear
-from coflex.market.coordination.lights import lights
+from coflex.market.coordination.lights import filtered, lights
 from coflex.market.coordination.outcome import Bought, Held
-from coflex.market.coordination.session import Decided, caps_of, under_lights
+from coflex.market.coordination.session import Decided, under_filter, under_lights
 from coflex.market.coordination.state import State
-from coflex.market.coordination.supply import Supply, capped, eligible, part_of, places, supply, unit_caps
+from coflex.market.coordination.supply import Supply, capped, eligible, offered_kw, part_of, places, supply, unit_caps
 from coflex.market.coordination.validate import Walked, walk
 from coflex.market.coordination.view import Task, View
 from coflex.market.coordination.world import World
@@ -130,13 +130,18 @@ class _Capacity:
         book = build(
             [_weighed(one, share) for one in self.offers.values()], view.plan.horizon, places(world), frozenset()
         )
-        caps = caps_of(view, state, _offered(view, book))
+        caps = unit_caps(view, state)
+        if under_filter(view):
+            everything = offered_kw(view, book, np.ones(len(book), dtype=np.bool_))
+            caps = filtered(view, state, np.minimum(everything, caps), caps)
         if service is Service.INERTIA:
             caps = np.full_like(caps, np.inf)
         book, self.limited_kwh = capped(view, book, caps, np.ones(len(book), dtype=np.bool_))
         self.given = self._open(book, without)
         self.demand = self._demand()
-        self.capability = lights(view, state, _offered(view, book)) if under_lights(view) else None
+        self.capability = (
+            lights(view, state, offered_kw(view, book, self.given.admissible)) if under_lights(view) else None
+        )
         self.walked = Walked(0, 0.0)
         if view.session.validation is Validation.MERIT_ORDER and service is not Service.INERTIA:
             self.answer, self.given, self.walked = walk(view, state, self.given, self._clear)
@@ -259,17 +264,6 @@ def _weighed(one: CapacityOffer, share: float) -> Offer:
         for step, availability in zip(one.offer.steps, one.availability_eur_mw_h, strict=True)
     )
     return replace(one.offer, steps=steps)
-
-
-def _offered(view: View, book: OrderBook) -> Floats:
-    """kW (u, 2, h) that units offer in a book: the potential of lights."""
-    found = np.zeros((len(view.world.sellers), 2, len(view.plan.horizon)))
-    index = {one.id: u for u, one in enumerate(view.world.sellers)}
-    units = np.array([index[offer.unit or ""] for offer in book.offers], dtype=np.int64)
-    if len(book):
-        way = (book.sign < 0).astype(np.int64)
-        np.add.at(found, (units[book.offer], way, book.period), book.quantity_mw * 1000)
-    return found
 
 
 # ---------------------------------------------------------------- over what the day could bring

@@ -26,7 +26,16 @@ from coflex.market.coordination.lights import filtered, lights
 from coflex.market.coordination.outcome import Bought, Delivering, Held
 from coflex.market.coordination.shares import shares
 from coflex.market.coordination.state import NOWHERE, State
-from coflex.market.coordination.supply import AGGREGATE, ORDER, VOLTAGE, Supply, free_kw, supply, unit_caps
+from coflex.market.coordination.supply import (
+    AGGREGATE,
+    ORDER,
+    VOLTAGE,
+    Supply,
+    offered_kw,
+    potential_kw,
+    supply,
+    unit_caps,
+)
 from coflex.market.coordination.validate import Walked, walk
 from coflex.market.coordination.view import Task, View, tasks
 from coflex.market.design import Buyer, Carry, DistributionGrid, Interface, Trades, Validation
@@ -34,6 +43,10 @@ from coflex.market.ledger import assign_over
 from coflex.market.merit import NOTHING, asked, merit_order, uncovered
 from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
+
+# Share of the worth of the line that helps most at which a spare line helps too: elsewhere in the grid its effect on the
+# limit is another, and behind it none.
+HELPS = 0.5
 
 Capability = Mapping[tuple[str, int], Floats]
 
@@ -77,7 +90,7 @@ def hold(
     """
     plan_kw = own_plan(view, state)
     state = view.set_means(state.released(view.session.chain, view.plan.horizon))
-    caps = caps_of(view, state, free_kw(view, state, np.full(1, np.inf)))
+    caps = caps_of(view, state, made)
     tally, lacking, merit = _Tally(), [], []
     energy = np.full(len(view.plan.horizon), np.nan)
     cells = np.zeros((len(view.world.sellers), len(view.plan.horizon)), dtype=np.bool_)
@@ -154,15 +167,20 @@ def own_plan(view: View, state: State) -> Floats:
     return found
 
 
-def caps_of(view: View, state: State, offered_kw: Floats) -> Floats:
+def caps_of(view: View, state: State, made: Sequence[Offer] = ()) -> Floats:
     """kW (u, 2, h) that units may give: static lights, and what is safe when all that is offered is used, where the
-    static light is of all together or a filter came with forwarded offers. `offered_kw` as the result."""
+    static light is of all together or a filter came with forwarded offers."""
     caps = unit_caps(view, state)
+    if under_filter(view):
+        caps = filtered(view, state, np.minimum(potential_kw(view, state, made), caps), caps)
+    return caps
+
+
+def under_filter(view: View) -> bool:
+    """Whether each unit is cut to what is safe when all that is offered is used."""
     incoming = [s.forward for s in view.design.sessions if s.forward and s.forward.to == view.session.id]
     together = view.session.validation is Validation.STATIC_TOGETHER
-    if together or any(forward.carry is Carry.FILTER for forward in incoming):
-        caps = filtered(view, state, np.minimum(offered_kw, caps), caps)
-    return caps
+    return together or any(forward.carry is Carry.FILTER for forward in incoming)
 
 
 def under_lights(view: View) -> bool:
@@ -192,7 +210,8 @@ class _Clearing:
         self.demand = self._demand(self.request)
         self.capability: Capability | None = None
         if under_lights(view):
-            self.capability = lights(view, self.state, free_kw(view, self.state, self.caps))
+            free = offered_kw(view, self.supply.book, self.supply.admissible)
+            self.capability = lights(view, self.state, free)
         self.walked = Walked(0, 0.0)
         if view.session.validation is Validation.MERIT_ORDER:
             self.answer, self.supply, self.walked = walk(view, self.state, self.supply, self._answer)
@@ -277,14 +296,15 @@ class _Clearing:
         book, answer = self.supply.book, self.answer
         spare = np.zeros(len(book), dtype=np.int64)
         left: Ints = np.round(book.quantity_mw * 1000).astype(np.int64) - answer.award_kw
-        helps = answer.request_worth + answer.grid_worth > 1e-6
+        worth = answer.request_worth + answer.grid_worth
         cell = ((book.zone + 1) * 2 + (book.sign > 0)) * len(book.axis) + book.period
         unit = np.array([offer.unit in self.state.unit_index for offer in book.offers], dtype=np.bool_)[book.offer]
         used = {(book.offers[int(book.offer[i])].unit, int(book.period[i])) for i in np.flatnonzero(answer.award_kw)}
         for c in np.unique(cell[answer.award_kw > 0]).tolist():
             mine = np.flatnonzero((cell == c) & ~book.reactive)
             wanted = int(np.ceil(answer.award_kw[mine].sum() * self.view.session.reserve_share))
-            open_ = mine[(left[mine] > 0) & helps[mine] & unit[mine] & self.supply.admissible[mine]]
+            helps = worth[mine] > HELPS * worth[mine].max()
+            open_ = mine[(left[mine] > 0) & helps & unit[mine] & self.supply.admissible[mine]]
             for i in open_[np.argsort(book.price[open_], kind="stable")].tolist():
                 if (book.offers[int(book.offer[i])].unit, int(book.period[i])) not in used:
                     spare[i] = min(wanted, int(left[i]))
@@ -490,7 +510,14 @@ class _Clearing:
             tally.concordant_kwh += float(np.minimum(np.abs(others), np.abs(view.need_kw))[~against].sum()) * hours
 
     def uncovered(self) -> list[Uncovered]:
-        return list(uncovered(self.view.plan.id, self.supply.book, self.demand, self.answer))
+        """What stays uncovered, requests of interfaces by the name of their grid."""
+        named = {f"at interface {g + 1}": f"of {name}" for g, name in enumerate(self.view.world.grids)}
+        found = []
+        for one in uncovered(self.view.plan.id, self.supply.book, self.demand, self.answer):
+            head, _, tail = one.what.partition(" at interface ")
+            what = f"{head} {named[f'at interface {tail}']}" if tail else one.what
+            found.append(replace(one, what=what))
+        return found
 
     def merit(self) -> list[MeritLine]:
         view = self.view

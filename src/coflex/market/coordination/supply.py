@@ -76,22 +76,29 @@ def unit_caps(view: View, state: State) -> Floats:
     return np.repeat(caps, len(view.plan.horizon), axis=2)
 
 
-def free_kw(view: View, state: State, caps: Floats) -> Floats:
-    """kW (u, 2, h) that distribution and transmission units offer here and may give: the potential of lights."""
-    world, session = view.world, view.session
-    found = np.zeros((len(world.sellers), 2, len(view.plan.horizon)))
-    axis, index = view.plan.horizon, state.unit_index
-    for offer in _free(view, None, False):
-        if offer.unit is None or offer.product in world.reactive:
-            continue
-        way = 0 if offer.direction is Direction.UP else 1
-        for step in offer.steps:
-            first = (step.start - axis.start) // axis.step
-            begin, end = max(0, first), min(len(axis), first + len(step.quantity_kw))
-            if begin < end:
-                found[index[offer.unit], way, begin:end] += step.quantity_kw[begin - first : end - first]
-    free = state.free(session.chain, view.admits, view.part)
-    return np.minimum(found, caps) * free[:, None, :]
+def potential_kw(view: View, state: State, made: Sequence[Offer] = ()) -> Floats:
+    """kW (u, 2, h) that units offer the session and that it may buy, contracted capacity in it, before any light: what
+    lights and filters reckon with."""
+    whole = Task(view.session.buyers, False, False, (), False, False)
+    given = supply(view, whole, state, np.full((len(view.world.sellers), 2, len(view.plan.horizon)), np.inf), made)
+    return offered_kw(view, given.book, given.admissible)
+
+
+def offered_kw(view: View, book: OrderBook, open_: Bools) -> Floats:
+    """kW (u, 2, h) of active power in the open blocks of units; of a group's block every unit may be called for all."""
+    found = np.zeros((len(view.world.sellers), 2, len(view.plan.horizon)))
+    index = {one.id: u for u, one in enumerate(view.world.sellers)}
+    kw = np.where(open_ & ~book.reactive, book.quantity_mw * 1000, 0.0)
+    way = (book.sign < 0).astype(np.int64)
+    units = np.array([index.get(offer.unit or "", -1) for offer in book.offers], dtype=np.int64)
+    alone = np.flatnonzero(units[book.offer] >= 0) if len(book) else np.zeros(0, dtype=np.int64)
+    np.add.at(found, (units[book.offer[alone]], way[alone], book.period[alone]), kw[alone])
+    for o, offer in enumerate(book.offers):
+        rows = np.flatnonzero(book.offer == o) if offer.unit is None else np.zeros(0, dtype=np.int64)
+        for name in view.world.groups.get(offer.group or "", ()) if len(rows) else ():
+            np.add.at(found[index[name]], (way[rows], book.period[rows]), kw[rows])
+    limits = np.array([[one.up_kw, one.down_kw] for one in view.world.sellers], dtype=np.float64).reshape(-1, 2, 1)
+    return np.minimum(found, limits)
 
 
 # ---------------------------------------------------------------- whose offers

@@ -19,8 +19,9 @@ from coflex.grid.means import Means, OperatedGrid, Operation, schedule
 from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.rows import AcGrid, Guard
+from coflex.grid.tables import GridTables
 from coflex.market.coordination.state import State
-from coflex.market.coordination.world import World, limited
+from coflex.market.coordination.world import FAR, World, limited
 from coflex.market.design import (
     Activation,
     Buyer,
@@ -195,7 +196,7 @@ class View:
         of_period[[self.part.start + t for t in fresh]] = 0
         seen |= {self.part.start + t: _mark(p[t], q[t], means) for t in fresh}
         for alike in self._broken_alike(p, q, fresh):
-            made = schedule(tools.tables, means, p[alike], q[alike], self.guard)
+            made = schedule(_own_limits(tools.tables), means, p[alike], q[alike], self.guard)
             of_period[self.part.start + alike] = len(networks) + made.operation.of_period
             networks += [replace(one, **limits) for one in made.operation.networks]
         return replace(state, operation=Operation(tuple(networks), of_period), set_for=seen)
@@ -219,3 +220,18 @@ class View:
 def _mark(p_mw: Floats, q_mvar: Floats, means: Means) -> bytes:
     """What own means were set for: the same injections ask for the same setting."""
     return p_mw.tobytes() + q_mvar.tobytes() + repr(means).encode()
+
+
+def _own_limits(tables: GridTables) -> GridTables:
+    """The tables with limits of distribution grids alone, by the slash in their names: a DSO sets its means for those."""
+    return replace(
+        tables,
+        buses=tuple(row if "/" in row.bus else replace(row, v_min_pu=1 / FAR, v_max_pu=FAR) for row in tables.buses),
+        **{
+            table: tuple(
+                row if "/" in getattr(row, name) else replace(row, loading_max_percent=100 * FAR)
+                for row in getattr(tables, table)
+            )
+            for table, name in (("lines", "line"), ("transformers", "transformer"), ("branches", "branch"))
+        },
+    )

@@ -478,7 +478,7 @@ class Session(Part):
     request_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     """The part of a request that is bought here, where a later session buys the rest."""
     reserve_share: Share = 0.0
-    """Lines selected beyond the request and held, not called, as a share of it."""
+    """Lines kept ready beyond what is bought, as a share of it; a session that admits this one calls them."""
     tender: Tender | None = None
     """Makes an availability contract of what is bought."""
     admits: tuple[Name, ...] = ()

@@ -188,9 +188,9 @@ def _trade_faults(path: str, session: Session) -> Iterator[Fault]:
     if Resource.CONTRACTS in session.sellers.resources and not session.admits:
         message = "Units under contract come from sessions that are admitted; name them under admits."
         yield f"{path}.sellers.resources", "contracts_without_admits", message
-    if session.reserve_share and (trades.is_capacity or not session.needs.requested):
-        message = "A share beyond the request needs requests of energy; leave reserve_share out."
-        yield f"{path}.reserve_share", "reserve_without_request", message
+    if session.reserve_share and trades.is_capacity:
+        message = "Capacity is held ready itself; leave reserve_share out."
+        yield f"{path}.reserve_share", "reserve_of_capacity", message
     if session.scenarios is not None and not (
         session.needs is Needs.ASSESSMENT and session.grid.distribution is DistributionGrid.AC
     ):
