@@ -13,7 +13,7 @@ IEC 61000-2-2:2002, 4.6: negative sequence up to 2 % of the positive one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -70,7 +70,7 @@ class PhaseGrid:
 
     `share[k, 3]`: how an element's power stands on the phases. `zero`: terminal admittances of zero sequence, each
     (m, n). `neutral[n]`: where single-phase loads can be. `assumed`: what the tables do not say and was taken as
-    usual, each with its place.
+    usual, each with its place. `tables`: what it was built of.
     """
 
     network: Network
@@ -78,7 +78,12 @@ class PhaseGrid:
     zero: tuple[sparse.csr_array, sparse.csr_array]
     neutral: Bools
     assumed: tuple[Finding, ...]
+    tables: GridTables
     engine: PowerGridModel
+
+    def __reduce__(self) -> tuple[Callable[..., PhaseGrid], tuple[GridTables, Network]]:
+        """A copy is built anew: the engine is memory of its own, which a copied pointer would free twice."""
+        return build, (self.tables, self.network)
 
     @cached_property
     def terminal_admittances(self) -> tuple[tuple[sparse.csr_array, sparse.csr_array], ...]:
@@ -184,7 +189,7 @@ def build(tables: GridTables, network: Network) -> PhaseGrid:
     )
     share = np.array([_share(phase) for phase in phases], dtype=np.float64).reshape(-1, 3)
     engine = PowerGridModel(components(tables, network, neutral), system_frequency=FREQUENCY_HZ)
-    return PhaseGrid(network, share, zero, neutral, tuple(_assumptions(tables)), engine)
+    return PhaseGrid(network, share, zero, neutral, tuple(_assumptions(tables)), tables, engine)
 
 
 def injections(grid: PhaseGrid, elements: Floats) -> Floats:

@@ -87,8 +87,8 @@ class Passes:
                 last = self.count + PASSES // 4
 
     def reprice(self) -> None:
-        """Prices where the steps were cut: the bounds of a cut step carry what the limits are worth, so one more program
-        without them tells it. Awards stay as they are."""
+        """Prices where the steps were cut: the bounds of a cut step carry what the limits are worth, so one more
+        program without them tells it. Awards stay as they are."""
         cut = self.radius < 1.0
         if self.table is None or not cut.any():
             return

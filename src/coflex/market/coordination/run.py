@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from coflex.domain.errors import Finding, refuse
-from coflex.domain.quantity import Bools
+from coflex.domain.quantity import Bools, Floats
 from coflex.market.coordination import capacity, phases
 from coflex.market.coordination.final import final
 from coflex.market.coordination.forwarding import aggregates, lay, promised
@@ -24,6 +24,9 @@ from coflex.market.coordination.state import State
 from coflex.market.coordination.view import View
 from coflex.market.coordination.world import World
 from coflex.market.design import Buyer, Design, Resource, Session, SessionPlan, Trades, schedule
+
+# EUR/MWh within which the price at the interfaces counts as still.
+PRICE_STILL = 0.01
 
 
 def obstacles(design: Design, world: World) -> Iterator[Finding]:
@@ -103,6 +106,7 @@ class _Engine:
         self.before: dict[str, State] = {}
         self.decided: dict[str, Decided] = {}
         self.plan_of: dict[str, SessionPlan] = {}
+        self.known: dict[bytes, Any] = {}
 
     def through(self, plans: Sequence[SessionPlan]) -> None:
         for plan in plans:
@@ -121,7 +125,7 @@ class _Engine:
         self.state, self.held[plan.id], self.decided[plan.id] = decided.state, decided.held, decided
 
     def _hold(self, plan: SessionPlan, state: State, without: Bools | None = None) -> Decided:
-        view = View(self.design, self.world, plan)
+        view = View(self.design, self.world, plan, self.known)
         if plan.session.scenarios is not None:
             return capacity.hold_scenarios(view, state, without)
         if plan.session.trades is Trades.PHASE_BALANCING:
@@ -153,7 +157,7 @@ class _Engine:
         return max(met, key=lambda one: one.closes)
 
     def until_still(self, plans: Sequence[SessionPlan]) -> tuple[int, str]:
-        """Hold sessions again and again, each answering what the others hold, until nothing moves."""
+        """Hold sessions again and again, each answering what the others hold, until dispatch and price stand still."""
         stop = self.design.iterate
         assert stop is not None
         turn = [plan for plan in plans if plan.session.id in stop.sessions]
@@ -162,15 +166,17 @@ class _Engine:
         seen: dict[bytes, int] = {}
         ending, rounds = "limit", 0
         while rounds < stop.at_most:
-            before = self.state.positions.kw.copy()
+            before, price = self.state.positions, self._price_now()
             for plan in turn:
                 self.state = _without(self.state, plan)
                 self.step(plan)
                 self._price(plan)
             rounds += 1
-            moved = np.abs(self.state.positions.kw - before).max(initial=0) / 1000.0
-            key = self.state.positions.kw.tobytes()
-            if moved <= stop.until_mw:
+            after = self.state.positions
+            moved = max(np.abs(after.kw - before.kw).max(initial=0), np.abs(after.kvar - before.kvar).max(initial=0))
+            still = float(np.abs(self._price_now() - price).max(initial=0.0)) <= PRICE_STILL
+            key = after.kw.tobytes() + after.kvar.tobytes() + np.round(self._price_now(), 2).tobytes()
+            if moved / 1000.0 <= stop.until_mw and still:
                 ending = "converged"
                 break
             if key in seen:
@@ -180,6 +186,10 @@ class _Engine:
         self.through([plan for plan in plans[first:] if plan not in turn])
         return rounds, ending
 
+    def _price_now(self) -> Floats:
+        """EUR/MWh (t,) of energy at the interfaces."""
+        return self.world.energy_eur_mwh if self.state.energy_eur_mwh is None else self.state.energy_eur_mwh
+
     def _price(self, plan: SessionPlan) -> None:
         """The price at the interfaces that the next answer is given at: half way from the last to the one that the
         balance has just come to."""
@@ -187,8 +197,7 @@ class _Engine:
         if np.isnan(came).all():
             return
         part = self.world.axis.slice_of(plan.horizon)
-        price = self.world.energy_eur_mwh if self.state.energy_eur_mwh is None else self.state.energy_eur_mwh
-        price = price.copy()
+        price = self._price_now().copy()
         price[part] = np.where(np.isnan(came), price[part], (price[part] + came) / 2)
         self.state = replace(self.state, energy_eur_mwh=price)
 

@@ -10,7 +10,7 @@ awards       who holds what, at which price, paid by whom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 
 import numpy as np
@@ -44,8 +44,8 @@ from coflex.market.merit import NOTHING, asked, merit_order, uncovered
 from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
 
-# Share of the worth of the line that helps most at which a spare line helps too: elsewhere in the grid its effect on the
-# limit is another, and behind it none.
+# Share of the worth of the line that helps most at which a spare line helps too: elsewhere in the grid its effect on
+# the limit is another, and behind it none.
 HELPS = 0.5
 
 Capability = Mapping[tuple[str, int], Floats]
@@ -204,6 +204,43 @@ class _Clearing:
     plan_kw: Floats
 
     def clear(self) -> None:
+        """Find the answer. A round that stands where one before it stood finds the same, so it is not sought again."""
+        if self.view.session.repeat is None:
+            self._clear()
+            return
+        key = self._ground()
+        found = ("supply", "request", "demand", "capability", "walked", "answer", "spare_kw")
+        if key in self.view.known:
+            for name, value in zip(found, self.view.known[key], strict=True):
+                setattr(self, name, value)
+            return
+        self._clear()
+        self.view.known[key] = tuple(getattr(self, name) for name in found)
+
+    def _ground(self) -> bytes:
+        """All that the answer depends on, as bytes."""
+        view, state, part = self.view, self.state, self.view.part
+        positions = state.positions
+        arrays = [
+            *(getattr(positions, one.name)[:, part] for one in fields(positions)),
+            *(held[:, :, part] for held in (state.orders_kw, state.lowered_kw)),
+            *(rows[:, part] for rows in (state.owed_kw, state.moved_kw()[None], state.moved_kw(self._known())[None])),
+            *view.injections(state),
+            view.need_kw,
+            self.caps,
+            self.plan_kw,
+            state.run_by.of_period[part],
+            np.zeros(0) if self.without is None else self.without,
+            np.zeros(0) if state.energy_eur_mwh is None else state.energy_eur_mwh[part],
+        ]
+        words = repr((view.session.id, view.plan.horizon.start, self.task, self.made, len(state.reservations)))
+        return b"".join([words.encode(), *(np.ascontiguousarray(array).tobytes() for array in arrays)])
+
+    def _known(self) -> list[str]:
+        """The chains whose awards the TSO knows of, as it bought them itself."""
+        return [one.chain for one in self.view.design.sessions if Buyer.TSO in one.buyers]
+
+    def _clear(self) -> None:
         view, task = self.view, self.task
         self.supply = supply(view, task, self.state, self.caps, self.made, self.without)
         self.request = self._request()
@@ -231,8 +268,7 @@ class _Clearing:
         view, state = self.view, self.state
         if not self.task.requested or view.session.trades is Trades.REACTIVE_ENERGY:
             return np.zeros(len(view.plan.horizon))
-        known = [s.chain for s in view.design.sessions if Buyer.TSO in s.buyers]
-        chains = None if view.session.interface is Interface.NETTED else known
+        chains = None if view.session.interface is Interface.NETTED else self._known()
         request: Floats = view.need_kw - state.moved_kw(chains)[view.part]
         return request * view.session.request_share
 
@@ -503,8 +539,7 @@ class _Clearing:
         tally.delivering += delivering(view, self.supply, self.answer, self.walked)
         tally.limited_kwh += float(self.supply.limited_kwh.sum()) + self.walked.limited_kwh
         if self.task.requested:
-            known = [s.chain for s in view.design.sessions if Buyer.TSO in s.buyers]
-            others = (self.state.moved_kw() - self.state.moved_kw(known))[view.part]
+            others = (self.state.moved_kw() - self.state.moved_kw(self._known()))[view.part]
             against = np.sign(others) * np.sign(view.need_kw) < 0
             tally.discordant_kwh += float(np.abs(others[against]).sum()) * hours
             tally.concordant_kwh += float(np.minimum(np.abs(others), np.abs(view.need_kw))[~against].sum()) * hours

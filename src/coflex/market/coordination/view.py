@@ -6,8 +6,9 @@ A session that names several buyers in turn is held as several tasks, one a buye
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -95,11 +96,13 @@ def _bilateral(whole: Task, buyer: Buyer, world: World) -> tuple[Task, ...]:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A session on its horizon (h quarter-hours), before or between its tasks."""
+    """A session on its horizon (h quarter-hours), before or between its tasks. `known`: what rounds before it found, by
+    all that it depended on."""
 
     design: Design
     world: World
     plan: SessionPlan
+    known: dict[bytes, Any] = field(default_factory=dict)
 
     @property
     def session(self) -> Session:
@@ -223,7 +226,7 @@ def _mark(p_mw: Floats, q_mvar: Floats, means: Means) -> bytes:
 
 
 def _own_limits(tables: GridTables) -> GridTables:
-    """The tables with limits of distribution grids alone, by the slash in their names: a DSO sets its means for those."""
+    """The tables with limits of distribution grids alone, whose names have a slash: a DSO sets its means for those."""
     return replace(
         tables,
         buses=tuple(row if "/" in row.bus else replace(row, v_min_pu=1 / FAR, v_max_pu=FAR) for row in tables.buses),

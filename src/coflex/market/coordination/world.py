@@ -125,8 +125,8 @@ class World:
     positive; `reserve_kw` by service and direction (t,), what the TSO wants to be held ready, inertia in kW s;
     `local_kw` likewise, what the DSOs want together. `profile_kvar[g, t]`: reactive power that the TSO wants of each
     grid beyond what flows, up positive, 0 where it wants none; without rows it never does. `energy_eur_mwh[t]`: price
-    of energy between the grids, where a design prices the interface. `emergency_eur_mwh`: what an operator pays for any change it orders
-    without a market. `value_eur_mwh`: most that a buyer pays.
+    of energy between the grids, where a design prices the interface. `emergency_eur_mwh`: what an operator pays for any
+    change it orders without a market. `value_eur_mwh`: most that a buyer pays.
     """
 
     id: str

@@ -421,7 +421,8 @@ class Scenarios(Part):
 
 
 class Iterate(Part):
-    """Sessions that answer each other in turn until none of them moves; a repeated state ends it as a cycle."""
+    """Sessions that answer each other in turn until dispatch and interface price stand still; a state that comes again
+    ends it as a cycle."""
 
     sessions: Annotated[tuple[Name, ...], Field(min_length=2)]
     """The sessions, in the order in which they answer."""

@@ -57,6 +57,7 @@ from coflex.simulation.coordination.assembly import (
     seller,
     world,
 )
+from coflex.simulation.coordination.feeder import feeder
 from coflex.simulation.coordination.grids import (
     CABLE_95,
     CABLE_150,
@@ -65,7 +66,6 @@ from coflex.simulation.coordination.grids import (
     medium_voltage,
     transmission,
 )
-from coflex.simulation.coordination.phases import phase_feeder
 from coflex.simulation.coordination.profiles import bell, hours, profiles
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -241,7 +241,7 @@ def reference(*, liquidity: float = 1.0, congestion: float = 1.0, forecast_error
     book = Book(sellers, *rows, levers.offering(ranked))
     needs = Needs(_orders(axis), _system(axis, seed), _RESERVE_KW, _LOCAL_KW, _energy_price(axis), _profile(axis))
     reductions = (_reduction(where, shapes, *flows),)
-    phases = phase_feeder(axis, "town", congestion)
+    phases = feeder(axis, "town", congestion=congestion)
     return world("reference", where, flows, _errors(where, shapes, seed), book, needs, reductions, phases, levers)
 
 

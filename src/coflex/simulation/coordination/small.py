@@ -106,7 +106,7 @@ from coflex.simulation.coordination.assembly import (
     seller,
     world,
 )
-from coflex.simulation.coordination.phases import phase_feeder
+from coflex.simulation.coordination.feeder import feeder
 
 UP, DOWN = Direction.UP, Direction.DOWN
 BOTH = (UP, DOWN)
@@ -185,7 +185,7 @@ def small(*, liquidity: float = 1.0, congestion: float = 1.0, forecast_error: fl
     )
     book = Book(sellers, _energy(axis), _capacity(), levers.offering([s.id for s in _SHEETS]))
     needs = Needs(_orders(axis), _system(axis), _RESERVE, _LOCAL, np.full(len(axis), 40.0), _profile(axis))
-    reductions, phases = (_reduction(where, *flows),), phase_feeder(axis, "south", congestion)
+    reductions, phases = (_reduction(where, *flows),), feeder(axis, "south", congestion=congestion)
     return world("small", where, flows, _errors(where, axis), book, needs, reductions, phases, levers)
 
 
