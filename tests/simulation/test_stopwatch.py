@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coflex.grid import powerflow, rows
+from coflex.grid import light, powerflow, rows
 from coflex.grid.network import build
 from coflex.grid.rows import AcGrid
 from coflex.grid.sensitivity import Linearisation
-from coflex.simulation.stopwatch import POWER_FLOW, SENSITIVITY, SOLVER, stopwatch
+from coflex.simulation.stopwatch import LIGHT, POWER_FLOW, SENSITIVITY, SOLVER, stopwatch
 from coflex.solver import highs, quadratic
 from coflex.solver.program import Program
 from support.small_grids import radial
@@ -43,10 +43,33 @@ def test_calls_are_counted_by_part_and_once_for_the_outermost() -> None:
         AcGrid(NETWORK, *nothing_injected(1)).believe(*nothing_injected(1))
         highs.solve(program())
         quadratic.solve(program())  # passes it on to highs
-    assert seconds.calls == {SOLVER: 2, POWER_FLOW: 3, SENSITIVITY: 0}
+    assert seconds.calls == {SOLVER: 2, POWER_FLOW: 3, SENSITIVITY: 0, LIGHT: 0}
     assert all(seconds.parts[part] > 0 for part in (SOLVER, POWER_FLOW))
     assert sum(seconds.parts.values()) <= seconds.total
     assert seconds.outside == pytest.approx(seconds.total - seconds.parts[SOLVER] - seconds.parts[POWER_FLOW])
+
+
+def test_what_a_light_asks_of_the_power_flow_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = powerflow.solve(NETWORK, *nothing_injected(1))
+    node = NETWORK.not_slack[-1:]
+    one = np.zeros(1, dtype=np.int64)
+    agents = light.Agents(node, np.zeros(1), one + 1, one, 1)
+    slow = light._Lights._splits
+
+    def slowly(*words: Any) -> Any:
+        time.sleep(0.03)
+        return slow(*words)
+
+    monkeypatch.setattr(light._Lights, "_splits", slowly)
+    with stopwatch() as seconds:
+        light.capability(NETWORK, state, agents, np.array([[50.0]]))
+    assert seconds.calls[LIGHT] == 1
+    assert seconds.calls[POWER_FLOW] >= 1
+    assert seconds.parts[LIGHT] >= 0.03
+    assert seconds.parts[POWER_FLOW] > 0
+    assert sum(seconds.parts.values()) <= seconds.total
+    assert seconds.bare == pytest.approx(seconds.total - sum(seconds.parts.values()))
+    assert seconds.outside == pytest.approx(seconds.bare + seconds.parts[LIGHT] + seconds.parts[SENSITIVITY])
 
 
 def test_sleep_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:

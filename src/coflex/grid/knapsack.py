@@ -11,6 +11,7 @@ concave, piecewise linear and increasing. Parts are safe together when sum_p W_r
 from __future__ import annotations
 
 from copy import copy
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from coflex.domain.quantity import Bools, Floats, Ints
 
 # Step in the common share, and share of its room, below which a row counts as full.
 FULL = 1e-11
+
+# What curves hold of each row and unit.
+_OF_ROWS = ("_order", "_effect", "_begin", "_end")
 
 
 class Knapsacks:
@@ -30,19 +34,17 @@ class Knapsacks:
     def __init__(self, effect: Floats, potential: Floats, part: Ints, parts: int) -> None:
         self.total: Floats = np.bincount(part, weights=potential, minlength=parts).astype(np.float64)
         held = np.where(potential > 0, np.maximum(effect, 0.0), 0.0)
-        by_part = np.argsort(part, kind="stable")
-        self._part = part[by_part]
-        self._first = np.flatnonzero(np.r_[True, self._part[1:] != self._part[:-1]]) if len(part) else by_part
-        self._owner = self._part[self._first]
+        by_part, self._part, self._first, self._owner, start = _layout(part.astype(np.int64).tobytes())
         # One key: the part, and within it a falling effect in shares of the row's largest.
         peak = held.max(axis=1, keepdims=True, initial=0.0)
         key = self._part - held[:, by_part] / np.where(peak > 0, 2 * peak, 1.0)
         self._order = by_part[np.argsort(key, axis=1, kind="stable")]
-        self._effect = np.take_along_axis(held, self._order, axis=1)
-        drawn = np.cumsum(np.c_[np.zeros(len(held)), potential[self._order]], axis=1)
+        self._effect = held[np.arange(len(held))[:, None], self._order]
+        drawn = np.zeros((len(held), len(potential) + 1))
+        np.cumsum(potential[self._order], axis=1, out=drawn[:, 1:])
         # The end of one unit is the beginning of the next to the last digit, and a part begins at zero.
-        start = drawn[:, self._first][:, np.cumsum(np.isin(np.arange(len(part)), self._first)) - 1]
-        self._begin, self._end = drawn[:, :-1] - start, drawn[:, 1:] - start
+        begin = drawn[:, start]
+        self._begin, self._end = drawn[:, :-1] - begin, drawn[:, 1:] - begin
         self._units = len(potential)
 
     def weighted(self, weight: Floats) -> Knapsacks:
@@ -57,28 +59,34 @@ class Knapsacks:
     def then(self, more: Knapsacks) -> Knapsacks:
         """These rows, then others of the same units."""
         both = copy(self)
-        for name in ("_order", "_effect", "_begin", "_end"):
+        for name in _OF_ROWS:
             setattr(both, name, np.concatenate([getattr(self, name), getattr(more, name)]))
         return both
 
     def load(self, allowed: Floats) -> Floats:
         """W_rp at `allowed[p]` kW, shape (rows, parts)."""
-        return self._by_part(self._effect * self._taken(allowed))
+        taken = self._taken(allowed)
+        taken *= self._effect
+        return self._by_part(taken)
 
     def slope(self, allowed: Floats) -> Floats:
         """What the next kW of each part adds to each row, shape (rows, parts)."""
         here = allowed[self._part]
-        marginal = (self._begin <= here) & (here < self._end)
+        marginal = self._begin <= here
+        marginal &= here < self._end
         return self._by_part(self._effect * marginal)
 
     def split(self, allowed: Floats) -> Floats:
         """The split (kW per unit) that loads each row most, shape (rows, units)."""
         found = np.zeros((len(self._order), self._units))
-        np.put_along_axis(found, self._order, np.where(self._effect > 0, self._taken(allowed), 0.0), axis=1)
+        rows = np.arange(len(found))[:, None]
+        found[rows, self._order] = np.where(self._effect > 0, self._taken(allowed), 0.0)
         return found
 
     def _taken(self, allowed: Floats) -> Floats:
-        taken: Floats = np.clip(allowed[self._part], self._begin, self._end) - self._begin
+        taken: Floats = np.maximum(allowed[self._part], self._begin)
+        np.minimum(taken, self._end, out=taken)
+        taken -= self._begin
         return taken
 
     def _by_part(self, values: Floats) -> Floats:
@@ -91,16 +99,36 @@ class Knapsacks:
         """The same curves of some rows and of the parts that `parts` marks; those of the others are zero."""
         columns = parts[self._part]
         fewer = copy(self)
+        if columns.all():
+            for name in _OF_ROWS:
+                setattr(fewer, name, getattr(self, name)[rows])
+            return fewer
         fewer._part = self._part[columns]
-        fewer._first = (
-            np.flatnonzero(np.r_[True, fewer._part[1:] != fewer._part[:-1]])
-            if columns.any()
-            else (np.zeros(0, np.int64))
-        )
+        fewer._first = _firsts(fewer._part)
         fewer._owner = fewer._part[fewer._first]
-        for name in ("_order", "_effect", "_begin", "_end"):
-            setattr(fewer, name, getattr(self, name)[rows][:, columns])
+        chosen = np.ix_(rows, columns)
+        for name in _OF_ROWS:
+            setattr(fewer, name, getattr(self, name)[chosen])
         return fewer
+
+
+@lru_cache(maxsize=32)
+def _layout(part: bytes) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Of units with these parts (whole numbers of 64 bits): their order by part, the parts in it, where each part
+    begins, which part that is, and where the part of each unit begins."""
+    of_unit = np.frombuffer(part, dtype=np.int64)
+    by_part = np.argsort(of_unit, kind="stable")
+    ordered = of_unit[by_part]
+    first = _firsts(ordered)
+    start = np.repeat(first, np.diff(first, append=len(ordered)))
+    return by_part, ordered, first, ordered[first], start
+
+
+def _firsts(ordered: Ints) -> Ints:
+    """Where each run of equal numbers begins."""
+    if not len(ordered):
+        return np.zeros(0, dtype=np.int64)
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
 
 
 def fill(
@@ -133,23 +161,27 @@ def rise(
         # What rises no more is a constant; a row that all the rest cannot fill is done with.
         alive = held + top @ open_ > room[row]
         row, held, top = row[alive], held[alive], top[alive]
-        curves = curves.only(alive, open_)
         if not len(row):
             return np.where(open_, 1.0, level), stopped
+        curves = curves.only(alive, open_)
+        room_here = room[row]
+        nothing = FULL * np.abs(room_here)
         while True:
             moving = open_ & (level <= now)
-            load, slope = curves.load(level * goal), curves.slope(level * goal)
-            left = room[row] - held - load.sum(axis=1)
+            kw = level * goal
+            load, slope = curves.load(kw), curves.slope(kw)
+            left = room_here - held - load.sum(axis=1)
             steep = (slope * moving) @ goal
             # What is left to within rounding is nothing, however little the parts still load the row.
-            left = np.where(left <= FULL * np.abs(room[row]), 0.0, left)
-            step = np.where(steep > 0, left / np.where(steep > 0, steep, 1.0), np.inf)
+            left[left <= nothing] = 0.0
+            step = np.full(len(row), np.inf)
+            np.divide(left, steep, out=step, where=steep > 0)
+            least = float(step.min())
+            if least <= FULL:
+                break
             # Parts above the common share wait for it.
             waiting = open_ & (level > now)
-            ahead = min(1.0, float(level[waiting].min(initial=1.0)))
-            if step.min() <= FULL:
-                break
-            now = min(now + float(step.min()), ahead)
+            now = min(now + least, 1.0, float(level[waiting].min(initial=1.0)))
             level = np.where(moving, np.maximum(level, now), level)
             if now >= 1.0:
                 return level, stopped

@@ -177,8 +177,11 @@ class Linear:
         found = self._voltages(du, most, t)
         ends = {}
         for form in (FROM, TO):
-            branch, current, change = self._currents(du, most.sum(axis=0), form, t)
-            found += self._directions(form, branch, current, change, potential)
+            branch, current, bare = self._currents(du, most.sum(axis=0), form, t)
+            if not len(branch):
+                continue
+            change = np.asarray(self._effect(bare), dtype=np.complex128)
+            found += self._directions(form, branch, current, bare, change, most)
             for b, i, di in zip(branch.tolist(), current.tolist(), change, strict=True):
                 ends[form, b] = i, di
         return Rows.joined(found), ends
@@ -213,23 +216,26 @@ class Linear:
         return rows
 
     def _currents(self, du: Complexes, most: Floats, form: int, t: int) -> tuple[Ints, Complexes, Complexes]:
-        """Branches whose end `form` could come near to its limit: their current and its change per kW of each unit.
-        The end that is loaded more speaks for a branch."""
+        """Branches whose end `form` could come near to its limit: their current and its change per kW brought up at
+        each of the units' places. The end that is loaded more speaks for a branch."""
         network, state = self.network, self.state
         from_end = state.loading_from[t] >= state.loading_to[t]
         y = network.terminal_admittance[0 if form == FROM else 1]
         rating = network.rating_from if form == FROM else network.rating_to
         branch = np.flatnonzero(from_end if form == FROM else ~from_end)
         current = (y @ state.u[t])[branch] / rating[branch]
-        change = (y[branch] @ du) / rating[branch, None]
+        change = (y @ du)[branch] / rating[branch, None]
         size, bound = np.abs(current), network.loading_max[branch]
         room = np.where(size > bound, MATTERS, bound - size) * (1 - KEPT_BACK)
         near = np.flatnonzero(np.abs(change) @ most > TRIED * room)
-        return branch[near], current[near], np.asarray(self._effect(change[near]), dtype=np.complex128)
+        return branch[near], current[near], change[near]
 
     def _directions(
-        self, form: int, branch: Ints, current: Complexes, change: Complexes, potential: Floats
+        self, form: int, branch: Ints, current: Complexes, bare: Complexes, change: Complexes, most: Floats
     ) -> list[Rows]:
+        """Rows of currents (b,) in the directions in which they could come near to their bound. `bare[b, c]`: their
+        change per kW brought up at each place, of which `most[0, c]` kW could go up and `most[1, c]` down;
+        `change[b, u]`: per kW of each unit."""
         bound = self.network.loading_max[branch]
         over = np.flatnonzero(np.abs(current) > bound)
         # What is over its limit already must not grow in its own direction.
@@ -237,12 +243,16 @@ class Linear:
         effect = (np.conj(turn)[:, None] * change[over]).real
         room = np.full(len(over), MATTERS * (1 - KEPT_BACK))
         found = [_rows(form, branch[over], turn, room, effect, np.ones(len(over), np.bool_))]
-        for turn in np.exp(2j * np.pi * np.arange(DIRECTIONS) / DIRECTIONS):
-            room = (bound - (np.conj(turn) * current).real) * (1 - KEPT_BACK)
-            effect = (np.conj(turn) * change).real
-            near = np.flatnonzero((np.maximum(effect, 0.0) @ potential > TRIED * room) & (room > 0))
-            no = np.zeros(len(near), np.bool_)
-            found.append(_rows(form, branch[near], np.full(len(near), turn), room[near], effect[near], no))
+        turns = np.conj(np.exp(2j * np.pi * np.arange(DIRECTIONS) / DIRECTIONS))
+        room = (bound - (turns[:, None] * current).real) * (1 - KEPT_BACK)
+        turned = np.stack([turns.real, -turns.imag], axis=1) @ np.stack([bare.real, bare.imag]).reshape(2, -1)
+        turned = turned.reshape(DIRECTIONS, *bare.shape)
+        raised = np.maximum(turned, 0.0)
+        load = raised @ most[0] + (raised - turned) @ most[1]
+        way, near = np.nonzero((load > TRIED * room) & (room > 0))
+        effect = (turns[way, None] * change[near]).real
+        no = np.zeros(len(near), np.bool_)
+        found.append(_rows(form, branch[near], np.conj(turns[way]), room[way, near], effect, no))
         return found
 
 
@@ -366,7 +376,9 @@ class _Lights:
         used = one.curves.load(self.kw[:, t]).sum(axis=1) * rows.scale
         one.near = np.flatnonzero(used >= tried * rows.room)
         splits = one.curves.only(one.near, self.total[:, t] > 0).split(self.kw[:, t])
-        return splits, np.isin(one.near, stopped[halted])
+        stops = np.zeros(len(rows), dtype=np.bool_)
+        stops[stopped[halted]] = True
+        return splits, stops[one.near]
 
     def _rise(self, one: _Period, room: Floats, curves: Knapsacks) -> Ints:
         """Fill the rows that matter: those that turn out too full without them join, until none does."""
@@ -505,14 +517,17 @@ class _Lights:
             corners[one.t] = first.then(_Corners.new(np.concatenate([effect, effect * tilt]), none))
         return corners
 
-    def _splits(self, corners: _Corners, t: int) -> Floats:
-        """The splits of a period's corners under what the parts may use now."""
-        worst = Knapsacks(corners.effect, self.potential[:, t], self.part, self.parts).split(self.kw[:, t])
-        return np.concatenate([worst, corners.share * self.kw[self.part, t]])
+    def _curves(self, corners: _Corners, t: int) -> Knapsacks:
+        return Knapsacks(corners.effect, self.potential[:, t], self.part, self.parts)
 
-    def _try(self, corners: dict[int, _Corners]) -> _Tried:
-        """The corners of some periods under AC power flow, each split once."""
-        splits = {t: self._splits(mine, t) for t, mine in corners.items()}
+    def _splits(self, corners: _Corners, curves: Knapsacks, t: int) -> Floats:
+        """The splits of a period's corners under what the parts may use now."""
+        return np.concatenate([curves.split(self.kw[:, t]), corners.share * self.kw[self.part, t]])
+
+    def _try(self, corners: dict[int, _Corners], curves: dict[int, Knapsacks] | None = None) -> _Tried:
+        """The corners of some periods under AC power flow, each split once. `curves` of their effects, if known."""
+        curves = curves or {t: self._curves(mine, t) for t, mine in corners.items()}
+        splits = {t: self._splits(mine, curves[t], t) for t, mine in corners.items()}
         distinct = {t: _distinct(split) for t, split in splits.items()}
         period, split, there = self._solve(list(corners), [splits[t][distinct[t][0]] for t in corners])
         vm = there.vm[:, self.network.pq]
@@ -608,11 +623,12 @@ class _Lights:
         if not periods:
             return
         high, low = self.kw[:, periods].copy(), self.floor[:, periods]
+        curves = {t: self._curves(mine, t) for t, mine in corners.items()}
         safe, unsafe = np.zeros(len(periods)), np.ones(len(periods))
         for _ in range(BISECTIONS):
             share = (safe + unsafe) / 2
             self.kw[:, periods] = low + share * (high - low)
-            tried = self._try(corners)
+            tried = self._try(corners, curves)
             broken = np.isin(periods, tried.period[tried.share < 1.0])
             safe, unsafe = np.where(broken, safe, share), np.where(broken, share, unsafe)
         self.kw[:, periods] = low + safe * (high - low)

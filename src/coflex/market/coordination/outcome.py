@@ -8,9 +8,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from coflex.domain.clearing import Award, MeritLine, Uncovered
+from coflex.domain.clearing import Award, MeritLine, Status, Uncovered
 from coflex.domain.quantity import Floats
 from coflex.domain.reserve import Reservation
+from coflex.market.leasing import Lease
 
 
 class Actor(StrEnum):
@@ -45,6 +46,26 @@ class Bought:
     share_tso: float
     share_brp: float
     reactive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAgreement:
+    """Storage let in a session: the lot, its owner, the seller that it is (empty where none), as what its lessee buys
+    (`dso`, `tso`, `brp`), and the lease with lessee, bundles and payment. It is definitive for all of its windows where
+    the first of them is."""
+
+    session: str
+    lot: str
+    owner: str
+    unit: str
+    buyer: str
+    lease: Lease
+    status: Status
+
+    @property
+    def start(self) -> datetime:
+        """The first window's."""
+        return min(bundle.start for bundle in self.lease.bid.bundles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +145,7 @@ class Final:
 @dataclass(frozen=True, eq=False)
 class Run:
     """A design run on a case. `ending`: how an iteration ended (`converged`, `cycle`, `limit`), empty without one;
-    `rounds` of it."""
+    `rounds` of it. `leases` by session, lot and receipt: what lessees pay stands there alone."""
 
     design: str
     case: str
@@ -135,3 +156,4 @@ class Run:
     final: Final
     ending: str = ""
     rounds: int = 0
+    leases: tuple[LeaseAgreement, ...] = ()

@@ -14,7 +14,7 @@ import numpy as np
 
 from coflex.domain.errors import Finding, refuse
 from coflex.domain.quantity import Bools, Floats
-from coflex.market.coordination import capacity, phases
+from coflex.market.coordination import capacity, leases, phases
 from coflex.market.coordination.final import final
 from coflex.market.coordination.forwarding import aggregates, lay, promised
 from coflex.market.coordination.messages import counted
@@ -34,7 +34,7 @@ def obstacles(design: Design, world: World) -> Iterator[Finding]:
     plans = _plans(design, world)
     for i, session in enumerate(design.sessions):
         place = f"{design.id}: sessions[{i}] {session.id}"
-        for code, message in _obstacles(session, world):
+        for code, message in (*_obstacles(session, world), *leases.obstacles(session, design, world)):
             yield Finding(place, code, message)
         aside = Buyer.BRP in session.buyers or Resource.VOLTAGE_REDUCTION in session.sellers.resources
         if aside and any(plan.session is session and len(plan.firm) < len(plan.horizon) for plan in plans):
@@ -49,15 +49,14 @@ def _plans(design: Design, world: World) -> list[SessionPlan]:
 
 
 def _obstacles(session: Session, world: World) -> Iterator[tuple[str, str]]:
-    if session.trades is Trades.STORAGE_CAPACITY:
-        yield "leasing_apart", "Storage capacity is leased by an auction of its own; run it by market.leasing."
     if session.trades is Trades.PHASE_BALANCING and world.phases is None:
         yield "no_phases", f"The case {world.id} has no grid of three phases; choose a case that has one."
     if session.trades is Trades.REACTIVE_ENERGY and session.needs.requested and not world.profile_kvar.any():
         yield "no_profile", f"In the case {world.id} the TSO wants no reactive power; choose a case in which it does."
     if session.own_means and world.tools is None:
         yield "no_means", f"The case {world.id} has no taps, capacitors or switches of its own to set."
-    if session.trades.is_capacity and not capacity.asked(session, world):
+    held_ready = session.trades.is_capacity and session.trades is not Trades.STORAGE_CAPACITY
+    if held_ready and not capacity.asked(session, world):
         yield "no_reserve", f"The case {world.id} has no request for {', '.join(s.value for s in session.services)}."
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources and not world.reductions:
         yield "no_reduction", f"In the case {world.id} no DSO can lower its voltage; choose a case in which one can."
@@ -83,8 +82,9 @@ def run(design: Design, world: World, *, lists: bool = False) -> Run:
     held = tuple(engine.held[plan.id] for plan in plans)
     bought = tuple(one for _, one in state.bought)
     reserved = tuple(one for _, one in state.reservations)
-    messages = counted(design, world, {plan.id: plan.session for plan in plans}, held, bought, reserved)
-    return Run(design.id, world.id, held, bought, reserved, messages, final(state), ending, rounds)
+    let = leases.agreements(state, [plan.id for plan in plans])
+    messages = counted(design, world, {plan.id: plan.session for plan in plans}, held, bought, reserved, let)
+    return Run(design.id, world.id, held, bought, reserved, messages, final(state), ending, rounds, let)
 
 
 def nothing(world: World) -> Run:
@@ -130,6 +130,8 @@ class _Engine:
             return capacity.hold_scenarios(view, state, without)
         if plan.session.trades is Trades.PHASE_BALANCING:
             return phases.hold_phases(view, state)
+        if plan.session.trades is Trades.STORAGE_CAPACITY:
+            return leases.hold_leases(view, state)
         if plan.session.trades.is_capacity:
             return capacity.hold_capacity(view, state, without, self.lists)
         made = aggregates(view, state)

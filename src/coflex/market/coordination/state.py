@@ -18,7 +18,7 @@ from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.reserve import Reservation
 from coflex.domain.time import Axis, local_label
 from coflex.grid.means import Operation
-from coflex.market.coordination.outcome import Bought
+from coflex.market.coordination.outcome import Bought, LeaseAgreement
 from coflex.market.coordination.world import World
 
 FREE = -1
@@ -69,7 +69,7 @@ class State:
     has promised at its interface and its own session has still to lay on units; NaN where nothing is promised.
     `operation`: how the grids are run where a DSO has set its own means, None for the normal setting.
     `energy_eur_mwh[t]`: price at the interfaces that sessions which answer each other have come to, None for the
-    case's. `set_for`: by quarter-hour what own means were last set for.
+    case's. `set_for`: by quarter-hour what own means were last set for. `leases` with the chain of each.
     """
 
     world: World
@@ -83,6 +83,7 @@ class State:
     operation: Operation | None = None
     energy_eur_mwh: Floats | None = None
     set_for: Mapping[int, bytes] = field(default_factory=dict)
+    leases: tuple[tuple[str, LeaseAgreement], ...] = ()
 
     @staticmethod
     def start(world: World, chains: Sequence[str]) -> State:

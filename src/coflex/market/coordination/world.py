@@ -23,7 +23,8 @@ from coflex.grid.means import Means
 from coflex.grid.network import Network
 from coflex.grid.tables import GridTables
 from coflex.grid.unbalanced import PhaseGrid
-from coflex.market.design import Service
+from coflex.market.design import Buyer, Service
+from coflex.market.leasing import LeaseBid, Storage
 
 # Hours ahead from which on a forecast is no worse.
 FARTHEST_H = 24.0
@@ -113,6 +114,36 @@ class PhaseFeeder:
     offers: tuple[Offer, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StorageLot:
+    """Storage that its owner lets (document F, section 5.2.6), over windows of the case's day.
+
+    `grid`: the distribution grid that it is connected to, empty for transmission. `unit`: the seller that it is, which
+    sells nothing else in quarter-hours that are let; empty where it is none.
+    """
+
+    storage: Storage
+    grid: str
+    unit: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.storage.id
+
+    @property
+    def level(self) -> Level:
+        return Level.DISTRIBUTION if self.grid else Level.TRANSMISSION
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """A bid for a lot of storage; `buyer`: as what its lessee buys, a provider as `brp`."""
+
+    lot: str
+    buyer: Buyer
+    bid: LeaseBid
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """A case: t quarter-hours, n nodes, m branches, g distribution grids.
@@ -127,6 +158,7 @@ class World:
     grid beyond what flows, up positive, 0 where it wants none; without rows it never does. `energy_eur_mwh[t]`: price
     of energy between the grids, where a design prices the interface. `emergency_eur_mwh`: what an operator pays for any
     change it orders without a market. `value_eur_mwh`: most that a buyer pays.
+    `lots` of storage to let, none twice, and the `lease_bids` for them, prices for the day.
     """
 
     id: str
@@ -155,6 +187,8 @@ class World:
     reductions: tuple[VoltageReduction, ...] = ()
     phases: PhaseFeeder | None = None
     tools: OwnTools | None = None
+    lots: tuple[StorageLot, ...] = ()
+    lease_bids: tuple[LeaseRequest, ...] = ()
     local_kw: Mapping[tuple[Service, Direction], Ints] = field(default_factory=dict)
     profile_kvar: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -165,12 +199,14 @@ class World:
         return {one.id: one for one in self.sellers}
 
     def ordered(self) -> World:
-        """The same case with sellers, orders and reductions by name, so that no order of theirs decides anything."""
+        """The same case with sellers, orders, reductions and lots by name, so that no order of theirs decides."""
         return replace(
             self,
             sellers=tuple(sorted(self.sellers, key=lambda one: one.id)),
             orders=tuple(sorted(self.orders, key=lambda one: one.id)),
             reductions=tuple(sorted(self.reductions, key=lambda one: one.grid)),
+            lots=tuple(sorted(self.lots, key=lambda one: one.id)),
+            lease_bids=tuple(sorted(self.lease_bids, key=lambda one: (one.lot, one.bid.receipt, one.bid.id))),
         )
 
     def errors(self, at: datetime) -> Floats:
