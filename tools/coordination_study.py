@@ -18,10 +18,8 @@ from statistics import fmean
 import numpy as np
 
 from coflex.domain.quantity import Floats
-from coflex.market.coordination.final import final
 from coflex.market.coordination.outcome import Run
 from coflex.market.coordination.run import run
-from coflex.market.coordination.state import State
 from coflex.market.coordination.world import World
 from coflex.market.design import Design, load_design, read_design
 from coflex.reporting.coordination.kpis import kpis
@@ -91,19 +89,9 @@ def row(name: str, place: Place, world: World, found: Run) -> Row:
     mended = float(told.cost_mending_eur)
     bought = float(told.cost_resource_eur) - mended
     balance = end.unbalanced_kwh * world.emergency_eur_mwh / 1000
-    alone = mended if balance == 0 else limits_alone(world, found)
+    alone = end.limits_kwh * world.emergency_eur_mwh / 1000
     broken = end.before_distribution, end.violations_distribution
     return Row(name, place, bought, alone, balance, mended, *broken, found.ending)
-
-
-def limits_alone(world: World, found: Run) -> float:
-    """EUR of mending the limits that units' awards leave while the balance stays as they leave it. Mended together, a
-    change for a limit that also balances is free, which says more of the forecast than of the design."""
-    state = State.start(world, ["held"])
-    awards = [(state.unit_index[one.award.unit], one) for one in found.bought if one.award.unit is not None]
-    state = state.with_awards("held", world.axis, awards)
-    moved = state.moved_kw().astype(np.int64)
-    return final(replace(state, world=replace(world, system_kw=moved))).mended_eur
 
 
 # ---------------------------------------------------------------- few and many congestions

@@ -469,6 +469,8 @@ def shuffled(world: World, seed: int) -> World:
         local_kw=below,
         groups=groups,
         reductions=mixed(world.reductions),
+        lots=mixed(world.lots),
+        lease_bids=mixed(world.lease_bids),
     )
 
 
@@ -500,8 +502,15 @@ def test_every_design_sells_nothing_twice_and_asks_no_order_of_the_small_case(na
     same(found, run(load_design(name), shuffled(case(), 7)))
 
 
-# Random worlds have no taps, feeder of three phases or lower voltage to offer.
-BEYOND = {"flexhub_reactive", "onenet_cy_02", "platone_day_ahead", "platone_real_time", "tdx_2_voltage_reduction"}
+# Random worlds have no taps, feeder of three phases, storage or lower voltage to offer.
+BEYOND = {
+    "flexgrid_storage_leasing",
+    "flexhub_reactive",
+    "onenet_cy_02",
+    "platone_day_ahead",
+    "platone_real_time",
+    "tdx_2_voltage_reduction",
+}
 RANDOM = sorted(set(designs()) - LONG - BEYOND)
 RESERVES = (
     Service.FCR,

@@ -126,6 +126,7 @@ BROKEN: list[tuple[str, str, Document]] = [
     ("netted_without_requests", "local.interface", {"local.interface": "netted"}),
     ("interface_without_grid", "near.interface", {"near.interface": "fixed"}),
     ("priced_with_requests", "last.interface", {"last.interface": "priced"}),
+    ("fixed_with_requests", "last.interface", {"last.interface": "fixed", "last.priority": "none"}),
     ("capacity_without_requests", "local.needs", {"local.trades": "active_capacity"}),
     ("capacity_in_flow", "year.grid.distribution", {"year.grid.distribution": "ac"}),
     ("reactive_without_voltage", "voltage.grid.distribution", {"voltage.grid.distribution": "dc"}),
@@ -145,7 +146,19 @@ BROKEN: list[tuple[str, str, Document]] = [
     ("unknown_session", "local.forward.to", {"local.forward.to": "central-2"}),
     ("unknown_session", "local.admits[0]", {"local.admits": ["years"]}),
     ("unknown_session", "near.exclusion.session", {"near.exclusion": {"session": "last", "first": "near"}}),
-    ("unknown_session", "near.exclusion.first", {"near.exclusion": {"session": "local", "first": "year"}}),
+    (
+        "unknown_session",
+        "voltage.exclusion.first",
+        {
+            "voltage.gate.closes": "D-1T12:00",
+            "voltage.gate.opens": "D-1T10:30",
+            "voltage.exclusion": {"session": "central", "first": "year"},
+        },
+    ),
+    ("excluded_apart", "near.exclusion.session", {"near.exclusion": {"session": "local", "first": "near"}}),
+    ("excluded_apart", "voltage.exclusion.session", {"voltage.exclusion": {"session": "central", "first": "central"}}),
+    ("never_decided", "voltage.horizon.firm", {"voltage.horizon.firm": "PT4H"}),
+    ("never_decided", "year.horizon.firm", {"year.horizon.firm": "none"}),
     ("unknown_session", "iterate.sessions[1]", {"iterate.sessions": ["local", "centre"]}),
     ("admits_later", "year.admits[0]", {"year.admits": ["local"]}),
     ("admits_later", "local.admits[0]", {"local.admits": ["local"]}),
@@ -244,6 +257,7 @@ def test_no_rule_is_without_a_document_that_breaks_it() -> None:
 @pytest.mark.spec("MKT-01")
 def test_two_gates_that_close_at_once_are_sound_where_it_is_said_who_keeps_what_both_select() -> None:
     at_once = {"last.gate": {"opens": "D-1T23:00", "closes": "D-1T23:45"}}
+    at_once |= {"near.repeat": None, "near.horizon.firm": "rest"}
     with pytest.raises(Refused):
         read_design(written(changed(at_once))[0], "mine.yaml")
     agreed = changed(at_once | {"last.exclusion": {"session": "near", "first": "last"}})

@@ -160,11 +160,13 @@ def test_a_session_that_decides_nothing_leaves_its_day_to_a_later_one() -> None:
     last["gate"] = {"opens": "D-1T20:00", "closes": "D-1T23:50"}
     plans = laid(rounds | {"sessions": [early, last]}, 96)
     assert [(len(plan.horizon), len(plan.firm)) for plan in plans] == [(96, 0), (96, 96)]
-    # A sequence in which nobody decides is refused; a session that stands for itself may leave all of it open.
+    # Where nobody decides it is refused, in a sequence and in a session that stands for itself.
     with pytest.raises(Refused, match="1 fault"):
         laid(rounds, 96)
     del session["sequence"]
-    assert not any(len(plan.firm) for plan in laid(rounds, 96))
+    with pytest.raises(Refused) as refused:
+        laid(rounds, 96)
+    assert {fault.code for fault in refused.value.findings} == {"never_decided"}
 
 
 def test_rounds_of_two_sessions_settle_one_day_in_turn() -> None:

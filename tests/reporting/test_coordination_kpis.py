@@ -132,6 +132,7 @@ def final(**other: Any) -> Final:
         "worst_voltage_pu": 0.01,
         "worst_loading_share": 0.1,
         "unbalanced_kwh": 25.0,
+        "limits_kwh": 25.0,
         "mended_kwh": 50.0,
         "mended_eur": 10.0,
         "unmended": 0,

@@ -151,11 +151,3 @@ def test_the_page_has_the_numbers_with_wrong_forecasts_and_of_a_sequential_marke
     design = study.sequence(study.FRAGMENTED, "free", "netted")
     cost = fmean(sum(held.cost_eur for held in run(design, world).held) for world in worlds)
     assert _numbers(f"| {study.FRAGMENTED}: free, netted |")[0] == pytest.approx(cost, abs=1)
-
-
-def test_with_wrong_forecasts_limits_are_mended_as_they_are_with_right_ones() -> None:
-    place = study.Place(0.8, 0.0, 1)
-    world = place.world()
-    found = run(load_design(A), world)
-    assert found.final.mended_eur > 100
-    assert study.limits_alone(world, found) == pytest.approx(found.final.mended_eur, abs=1)

@@ -206,7 +206,10 @@ class AcGrid:
 
     def _worst_of_parts(self, form: int, margin: Floats, periods: Ints, have: Ints) -> RowKeys:
         """The most broken limit of each period and part of the grid that is not yet known."""
-        row, index = np.nonzero(margin > assess.TOLERANCE / 10)
+        broken = margin > assess.TOLERANCE / 10
+        if not broken.any():
+            return RowKeys.none()
+        row, index = np.nonzero(broken)
         keys = RowKeys(periods[row], np.full(len(row), form, dtype=np.int64), index.astype(np.int64))
         new = ~np.isin(keys.code(self.width), have)
         row, index = row[new], index[new]

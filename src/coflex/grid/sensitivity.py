@@ -78,6 +78,7 @@ class Linearisation:
         self.network = network
         self.u = u
         self._factors: dict[int, SuperLU] = {}
+        self._matrix: sparse.csc_matrix | None = None
         self._entries = self._jacobian_entries()
 
     def _jacobian_entries(self) -> Floats:
@@ -103,11 +104,15 @@ class Linearisation:
 
     def _factor(self, t: int) -> SuperLU:
         if t not in self._factors:
-            _, _, _, rows, pointer = _pattern(self.network)
-            size = len(pointer) - 1
-            matrix = sparse.csc_matrix((self._entries[t], rows, pointer), shape=(size, size))
+            if self._matrix is None:
+                _, _, _, rows, pointer = _pattern(self.network)
+                size = len(pointer) - 1
+                self._matrix = sparse.csc_matrix((self._entries[t], rows, pointer), shape=(size, size))
+                self._matrix.has_sorted_indices = True
+            # All periods share one pattern; the factors keep nothing of the matrix.
+            self._matrix.data = self._entries[t]
             self._factors[t] = splu(
-                matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+                self._matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
         return self._factors[t]
 
@@ -134,9 +139,10 @@ class Linearisation:
         """
         gradient = self._gradients(wanted)
         solved = np.empty_like(gradient)
-        for t in np.unique(wanted.period):
-            rows = np.flatnonzero(wanted.period == t)
-            solved[rows] = self._factor(int(t)).solve(np.ascontiguousarray(gradient[rows].T)).T
+        by_period = np.argsort(wanted.period, kind="stable")
+        periods, first = np.unique(wanted.period[by_period], return_index=True)
+        for t, rows in zip(periods.tolist(), np.split(by_period, first[1:]), strict=True) if len(by_period) else ():
+            solved[rows] = self._factor(t).solve(np.ascontiguousarray(gradient[rows].T)).T
         dp = np.zeros((len(wanted), self.network.n))
         dq = np.zeros((len(wanted), self.network.n))
         order = _elimination_order(self.network)

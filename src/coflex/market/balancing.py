@@ -37,11 +37,16 @@ def held(model: Model, x: Floats, award_kw: Ints) -> Ints:
     sign = model.book.sign[blocks]
     moves = _Moves(model, x, award_kw)
     kept = np.zeros(len(blocks), dtype=np.bool_)
+    has = np.bincount(row[order], weights=(sign * moves.kw)[place], minlength=count).astype(np.int64)
+    moved = np.zeros(len(model.book.axis), dtype=np.bool_)
     for request in [*np.flatnonzero(met & zoned).tolist(), *np.flatnonzero(met & ~zoned).tolist()]:
         mine = place[begin[request] : begin[request + 1]]
-        missing = int(target[request] - sign[mine] @ moves.kw[mine])
+        if moved[demand.period[request]]:
+            has[request] = sign[mine] @ moves.kw[mine]
+        missing = int(target[request] - has[request])
         if missing:
             moves.move(mine[~kept[mine]], missing)
+            moved[demand.period[request]] = True
         if zoned[request]:
             kept[mine] = True
     settled = award_kw.copy()

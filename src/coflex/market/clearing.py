@@ -262,14 +262,8 @@ def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
     The smaller way goes, or the one without an indivisible offer; the other gives up as much where its offers can be
     cut, the dearest first. What that changes in the grid is looked at with the rounding. Two indivisible ways stay.
     """
-    units: dict[tuple[str, int, float], list[int]] = {}
-    for i in np.flatnonzero(award_kw > 0).tolist():
-        unit = book.offers[int(book.offer[i])].unit
-        if unit:
-            # Active and reactive power are two things: a unit may go up in the one and down in the other.
-            units.setdefault((unit, int(book.period[i]), float(book.p_share[i])), []).append(i)
     settled = award_kw.copy()
-    for mine in units.values():
+    for mine in _both_ways(book, award_kw):
         ways = [[i for i in mine if book.sign[i] == way] for way in (1, -1)]
         if not all(ways):
             continue
@@ -287,6 +281,20 @@ def _one_way(book: OrderBook, award_kw: Ints) -> Ints:
                 settled[i] -= off
                 left -= off
     return settled
+
+
+def _both_ways(book: OrderBook, award_kw: Ints) -> list[list[int]]:
+    """The awarded blocks of each unit and quarter-hour that sells both ways. Active and reactive power are two things:
+    a unit may go up in the one and down in the other."""
+    code: dict[str, int] = {}
+    of_offer = np.array([code.setdefault(offer.unit, len(code)) if offer.unit else -1 for offer in book.offers])
+    sold = np.flatnonzero(award_kw > 0)
+    sold = sold[of_offer[book.offer[sold]] >= 0] if len(sold) else sold
+    if not len(sold):
+        return []
+    cell = (of_offer[book.offer[sold]] * len(book.axis) + book.period[sold]) * 2 + (book.p_share[sold] == 0.0)
+    up = book.sign[sold] > 0
+    return [sold[cell == both].tolist() for both in np.intersect1d(cell[up], cell[~up])]
 
 
 def _by_receipt(book: OrderBook, award_kw: Ints, considered: Bools, toll: Floats | None = None) -> Ints:

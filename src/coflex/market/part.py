@@ -145,9 +145,7 @@ def narrowed(
     coupled = _of(entered, model.row_group) & ~model.row_whole
     rows = np.flatnonzero(np.where(model.row_group >= 0, coupled, _of(periods, model.row_period)))
     keys = np.zeros(0, dtype=np.int64) if table is None else table.within(periods)
-    sub = sparse.coo_array(fixed.matrix[rows])
-    inside = local[sub.col] >= 0
-    entries = [(sub.row[inside], sub.col[inside], sub.data[inside])]
+    entries = [_entries(fixed.matrix, rows, local)]
     scale, room = np.ones(len(keys)), np.zeros(len(keys))
     if table is not None and len(keys):
         row, column, value, scale = _grid_entries(model, table, keys, wanted)
@@ -155,22 +153,32 @@ def narrowed(
         room = (table.room[keys] - tight[keys]) / scale
     row, column, data = (np.concatenate([entry[at] for entry in entries]) for at in range(3))
     # Each grid row has a slack of its own, behind all other columns.
-    slack = np.arange(len(keys))
-    at = np.r_[row, len(rows) + slack], np.r_[local[column], width + slack]
+    slack, each = np.arange(len(keys)), np.ones(len(keys))
+    at = np.concatenate([row, len(rows) + slack]), np.concatenate([local[column], width + slack])
     most = np.where(model.opens[rows] & _of(risk, model.row_period[rows]), np.inf, fixed.row_upper[rows])
     cost = np.bincount(local[mine], weights=fixed.cost[mine] * share[mine], minlength=width)
     program = Program(
-        cost=np.r_[cost, np.full(len(keys), model.book.axis.hours * PENALTY)],
+        cost=np.concatenate([cost, model.book.axis.hours * PENALTY * each]),
         matrix=sparse.csr_array(
-            (np.r_[data * share[column], -np.ones(len(keys))], at), shape=(len(rows) + len(keys), width + len(keys))
+            (np.concatenate([data * share[column], -each]), at), shape=(len(rows) + len(keys), width + len(keys))
         ),
-        row_lower=np.r_[fixed.row_lower[rows], np.full(len(keys), -np.inf)],
-        row_upper=np.r_[most, room],
-        lower=np.r_[bounds[0][present], np.zeros(len(keys))],
-        upper=np.r_[bounds[1][present], np.full(len(keys), np.inf)],
+        row_lower=np.concatenate([fixed.row_lower[rows], -np.inf * each]),
+        row_upper=np.concatenate([most, room]),
+        lower=np.concatenate([bounds[0][present], 0.0 * each]),
+        upper=np.concatenate([bounds[1][present], np.inf * each]),
         integer=np.zeros(width + len(keys), dtype=np.bool_),
     )
     return Part(program, local, share, rows, keys, scale)
+
+
+def _entries(matrix: sparse.csr_array, rows: Ints, local: Ints) -> tuple[Ints, Ints, Floats]:
+    """(row, column, value) of some rows of a matrix, rows counted anew, in the columns that have a place in `local`."""
+    begin = matrix.indptr[rows].astype(np.int64)
+    count = matrix.indptr[rows + 1] - begin
+    at = np.arange(count.sum()) + np.repeat(begin - (np.cumsum(count) - count), count)
+    column = matrix.indices[at]
+    inside = local[column] >= 0
+    return np.repeat(np.arange(len(rows)), count)[inside], column[inside], matrix.data[at[inside]]
 
 
 def _columns(model: Model, entered: Bools, periods: Bools, wanted: Bools) -> tuple[Bools, Ints, Floats]:

@@ -161,7 +161,7 @@ class _Capacity:
         units = np.array([index[offer.unit or ""] for offer in book.offers], dtype=np.int64)
         open_: Bools = free[units[book.offer], book.period] if len(book) else np.zeros(0, dtype=np.bool_)
         shut = dict.fromkeys(np.flatnonzero(~open_).tolist(), (Reason.HELD_ELSEWHERE, "kept ready for another"))
-        return Supply(book, open_, shut, None, self.limited_kwh)
+        return Supply(book, open_, shut, None, self.limited_kwh, np.zeros(len(book), dtype=np.bool_))
 
     def _demand(self) -> Demand:
         """The request of each direction; a product without direction asks for up."""
@@ -300,7 +300,7 @@ def hold_scenarios(view: View, state: State, without: Bools | None = None) -> De
     caps = unit_caps(view, state)
     network = world.seen(True, session.grid.transmission.sees_network)
     task = Task((Buyer.DSO,), True, False, (), True, session.grid.transmission.sees_network)
-    given = supply(view, task, state, caps, (), without)
+    given = supply(view, task, state, caps, None, without)
     drawn = scenarios(view, state)
     energy = _open_blocks(given)
     kept = [one for service in services(session) for one in world.capacity.get(service, ())]

@@ -1,8 +1,9 @@
 """What a run leaves: the state by full power flow at what really flows, and what it costs to mend it.
 
 An operator without a market orders what it needs: loads are shed, generators turned down, the balance kept by the
-system's last reserve, all at the case's emergency price. The cheapest mending is one clearing of such offers, so its
-cost depends on what is broken and not on who broke it.
+system's last reserve, all at the case's emergency price. Limits are mended with the balance as the run left it, by one
+clearing of such orders, so the cost depends on what is broken and not on who broke it; what the balance lacks comes on
+top.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def final(state: State) -> Final:
     voltage, loading = _worst(world, after)
     lacking = world.system_kw - state.moved_kw()
     hours = world.axis.hours
-    mended_kwh, mended_eur, unmended = _mend(state, after, change_p, change_q, lacking)
+    limits_kwh, unmended = _mend(state, after, change_p, change_q)
+    unbalanced_kwh = float(np.abs(lacking)[np.abs(lacking) > STILL_KW].sum()) * hours
+    mended_kwh = limits_kwh + unbalanced_kwh
     was_d, was_t = _broken(world, before)
     return Final(
         before_distribution=was_d,
@@ -49,9 +52,10 @@ def final(state: State) -> Final:
         violations_transmission=broken_t,
         worst_voltage_pu=voltage,
         worst_loading_share=loading,
-        unbalanced_kwh=float(np.abs(lacking)[np.abs(lacking) > STILL_KW].sum()) * hours,
+        unbalanced_kwh=unbalanced_kwh,
+        limits_kwh=limits_kwh,
         mended_kwh=mended_kwh,
-        mended_eur=mended_eur,
+        mended_eur=mended_kwh * world.emergency_eur_mwh / 1000.0,
         unmended=unmended,
         losses_kwh=float(after.losses_mw.sum()) * 1000.0 * hours,
         interface_kw=_interface(world, change_p),
@@ -89,38 +93,31 @@ def _interface(world: World, change_p: Floats) -> Floats:
     return found
 
 
-def _mend(
-    left: State, after: GridState, change_p: Floats, change_q: Floats, lacking_kw: Floats
-) -> tuple[float, float, int]:
-    """kWh and EUR of the cheapest mending, and limits that it cannot mend."""
-    world = left.world
-    hours, price = world.axis.hours, world.emergency_eur_mwh
-    voltage, loading = _margins(world, after)
-    broken = (voltage > assess.TOLERANCE).any(axis=1) | (loading > assess.TOLERANCE).any(axis=1)
-    calm = ~broken & (np.abs(lacking_kw) > STILL_KW)
-    kwh = float(np.abs(lacking_kw[calm]).sum()) * hours
-    short = 0
-    rows = np.flatnonzero(broken)
-    if len(rows):
-        more, short = _cleared(left, rows, change_p[rows], change_q[rows], lacking_kw[rows])
-        kwh += more * hours
-    return kwh, kwh * price / 1000.0, short
+def _mend(left: State, after: GridState, change_p: Floats, change_q: Floats) -> tuple[float, int]:
+    """kWh of the cheapest changes that bring all limits back with the balance as it is, and limits that they cannot.
+
+    What is missing in the balance is the system's last reserve's, which flows already; a change for a limit that also
+    balances by chance is none the less a change for a limit.
+    """
+    voltage, loading = _margins(left.world, after)
+    rows = np.flatnonzero((voltage > assess.TOLERANCE).any(axis=1) | (loading > assess.TOLERANCE).any(axis=1))
+    if not len(rows):
+        return 0.0, 0
+    kw, short = _cleared(left, rows, change_p[rows], change_q[rows])
+    return kw * left.world.axis.hours, short
 
 
-def _cleared(left: State, rows: Ints, change_p: Floats, change_q: Floats, lacking_kw: Floats) -> tuple[float, int]:
+def _cleared(left: State, rows: Ints, change_p: Floats, change_q: Floats) -> tuple[float, int]:
     """kW summed over broken quarter-hours of the cheapest mending, and limits left."""
     world = left.world
     operation = Operation(left.run_by.networks, left.run_by.of_period[rows])
     p, q = world.p_mw[rows] + change_p, world.q_mvar[rows] + change_q
     axis = Axis(world.axis.start, len(rows), world.axis.step)
-    offers, places = _orders(world, axis, p, q, lacking_kw)
+    offers, places = _orders(world, axis, p, q)
     book = build(offers, axis, places)
-    whole = np.round(lacking_kw)
-    sign: Ints = np.where(whole < 0, -1, 1).astype(np.int64)
     periods = np.arange(len(rows), dtype=np.int64)
-    demand = Demand(sign, periods, np.abs(whole) / 1000.0, np.full(len(rows), np.inf), net=True)
-    grid = OperatedGrid(operation, p, q, Guard())
-    answer = clear(book, np.ones(len(book), dtype=np.bool_), demand, grid)
+    demand = Demand(np.ones_like(periods), periods, np.zeros(len(rows)), np.full(len(rows), np.inf), net=True)
+    answer = clear(book, np.ones(len(book), dtype=np.bool_), demand, OperatedGrid(operation, p, q, Guard()))
     moved_p, moved_q = injections(book, answer.award_kw / 1000.0, world.network.n)
     state = operation.solve(p + moved_p, q + moved_q)
     voltage, loading = _margins(world, state)
@@ -128,7 +125,7 @@ def _cleared(left: State, rows: Ints, change_p: Floats, change_q: Floats, lackin
     return float(answer.award_kw.sum()), short
 
 
-def _orders(world: World, axis: Axis, p: Floats, q: Floats, lacking_kw: Floats) -> tuple[list[Offer], dict[str, Place]]:
+def _orders(world: World, axis: Axis, p: Floats, q: Floats) -> tuple[list[Offer], dict[str, Place]]:
     """What an operator may order: loads down to nothing, generation down to nothing, and the system's last reserve at
     the slack, as much as all of it together."""
     price = Decimal(str(round(world.emergency_eur_mwh, 2)))
@@ -153,7 +150,7 @@ def _orders(world: World, axis: Axis, p: Floats, q: Floats, lacking_kw: Floats) 
         tan_phi = float(q[:, n].sum() / p[:, n].sum()) if drawn and abs(p[:, n].sum()) > 1e-9 else 0.0
         offer(f"shed {network.node_names[n]}", Direction.UP, load, n, float(np.clip(tan_phi, -1.0, 1.0)))
         offer(f"curtail {network.node_names[n]}", Direction.DOWN, made, n, 0.0)
-    whole = np.full(len(axis), float(np.abs(p).sum(axis=1).max() * 1000.0 + np.abs(lacking_kw).max() + 1.0))
+    whole = np.full(len(axis), float(np.abs(p).sum(axis=1).max() * 1000.0 + 1.0))
     for direction in Direction:
         offer(f"{_SYSTEM} {direction.value}", direction, whole, network.slack, 0.0)
     return offers, places

@@ -40,14 +40,14 @@ def source(view: View) -> Session | None:
     return None
 
 
-def aggregates(view: View, state: State) -> tuple[Offer, ...]:
-    """One offer a grid and direction, of what it can still bring about at its interface; none where none is forwarded.
+def aggregates(view: View, state: State) -> tuple[Offer, ...] | None:
+    """One offer a grid and direction, of what it can still bring about at its interface; None where none is forwarded.
 
     Steps are relative to what the grid plans: preliminary awards of the session that forwards count as its plan.
     """
     below = source(view)
     if below is None:
-        return ()
+        return None
     local = _local(view, below)
     plan_kw = own_plan(local, state)
     bare = state.released(below.chain, view.plan.horizon)

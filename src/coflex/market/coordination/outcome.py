@@ -123,9 +123,9 @@ class Final:
 
     `violations_distribution`, `violations_transmission`: elements and quarter-hours beyond a limit; `worst_...` in pu
     of voltage or share of rating; `before_...`: without any market. `unbalanced_kwh`: what the system need still lacks.
-    `mended_kwh`, `mended_eur`: changes ordered without a market until both networks are in their limits and the
-    system in balance, at the emergency price; `unmended`: limits that even that leaves. `losses_kwh` over all.
-    `interface_kw[g, t]`: by how much each grid gives more to transmission than without a market.
+    `limits_kwh`: changes ordered without a market, in balance, until both networks are in their limits; `mended_kwh`,
+    `mended_eur`: those and the unbalanced energy, at the emergency price; `unmended`: limits that even that leaves.
+    `losses_kwh` over all. `interface_kw[g, t]`: by how much each grid gives more to transmission than without a market.
     """
 
     before_distribution: int
@@ -135,6 +135,7 @@ class Final:
     worst_voltage_pu: float
     worst_loading_share: float
     unbalanced_kwh: float
+    limits_kwh: float
     mended_kwh: float
     mended_eur: float
     unmended: int

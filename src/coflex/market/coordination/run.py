@@ -20,10 +20,21 @@ from coflex.market.coordination.forwarding import aggregates, lay, promised
 from coflex.market.coordination.messages import counted
 from coflex.market.coordination.outcome import Held, Run
 from coflex.market.coordination.session import Decided, hold
-from coflex.market.coordination.state import State
+from coflex.market.coordination.state import FREE, State
 from coflex.market.coordination.view import View
 from coflex.market.coordination.world import World
-from coflex.market.design import Buyer, Design, Resource, Session, SessionPlan, Trades, schedule
+from coflex.market.design import (
+    Buyer,
+    Design,
+    DistributionGrid,
+    Offered,
+    Resource,
+    Session,
+    SessionPlan,
+    Trades,
+    Validation,
+    schedule,
+)
 
 # EUR/MWh within which the price at the interfaces counts as still.
 PRICE_STILL = 0.01
@@ -36,9 +47,15 @@ def obstacles(design: Design, world: World) -> Iterator[Finding]:
         place = f"{design.id}: sessions[{i}] {session.id}"
         for code, message in (*_obstacles(session, world), *leases.obstacles(session, design, world)):
             yield Finding(place, code, message)
-        aside = Buyer.BRP in session.buyers or Resource.VOLTAGE_REDUCTION in session.sellers.resources
+        orders = Buyer.BRP in session.buyers and session.trades is not Trades.STORAGE_CAPACITY
+        aside = orders or Resource.VOLTAGE_REDUCTION in session.sellers.resources
+        aside |= any(
+            s.forward and s.forward.to == session.id and s.forward.offers is Offered.AGGREGATED for s in design.sessions
+        )
         if aside and any(plan.session is session and len(plan.firm) < len(plan.horizon) for plan in plans):
-            message = "Orders of balance responsible parties and lower voltage are sold for good; write firm: rest."
+            message = (
+                "Orders of balance responsible parties, lower voltage and curves are sold for good; write firm: rest."
+            )
             yield Finding(place, "preliminary_aside", message)
 
 
@@ -48,9 +65,27 @@ def _plans(design: Design, world: World) -> list[SessionPlan]:
     return sorted(laid, key=lambda plan: plan.closes)
 
 
+def _forwards_curve(one: Session, to: Session) -> bool:
+    return one.forward is not None and one.forward.to == to.id and one.forward.offers is Offered.AGGREGATED
+
+
 def _obstacles(session: Session, world: World) -> Iterator[tuple[str, str]]:
     if session.trades is Trades.PHASE_BALANCING and world.phases is None:
         yield "no_phases", f"The case {world.id} has no grid of three phases; choose a case that has one."
+    if session.product is not None and session.product not in {offer.product for offer in world.offers}:
+        yield "no_product", f"In the case {world.id} nobody offers '{session.product}'; leave the product out."
+    spread = [name for name, units in world.groups.items() if len({world.seller[u].node for u in units}) > 1]
+    looked = session.grid.distribution is not DistributionGrid.NONE or session.validation is Validation.MERIT_ORDER
+    if spread and (looked or session.grid.transmission.sees_network):
+        yield "groups_spread", f"The group {spread[0]} has no single node, which this session needs; offer its units."
+    ready = session.trades.is_capacity and session.trades is not Trades.STORAGE_CAPACITY
+    if ready and any(
+        one.offer.unit is None for service in capacity.services(session) for one in world.capacity.get(service, ())
+    ):
+        yield "groups_of_capacity", "A group offers capacity, which is held ready by units alone; offer its units."
+    energy = not session.trades.is_capacity and not session.needs.assessed
+    if energy and Buyer.TSO not in session.buyers and Buyer.BRP not in session.buyers:
+        yield "no_requests_of_dso", "A DSO buys energy for what its assessment finds; write needs: assessment."
     if session.trades is Trades.REACTIVE_ENERGY and session.needs.requested and not world.profile_kvar.any():
         yield "no_profile", f"In the case {world.id} the TSO wants no reactive power; choose a case in which it does."
     if session.own_means and world.tools is None:
@@ -136,7 +171,7 @@ class _Engine:
             return capacity.hold_capacity(view, state, without, self.lists)
         made = aggregates(view, state)
         decided = hold(view, state, made, without, self.lists)
-        return replace(decided, state=lay(view, decided.state)) if made else decided
+        return replace(decided, state=lay(view, decided.state)) if made is not None else decided
 
     def _at_once(self, plan: SessionPlan) -> None:
         """Two gates that close together: both on the same information; what both select goes to the first named."""
@@ -155,8 +190,8 @@ class _Engine:
     def _twin(self, plan: SessionPlan) -> SessionPlan:
         assert plan.session.exclusion is not None
         named = plan.session.exclusion.session
-        met = [one for one in self.plan_of.values() if one.session.id == named]
-        return max(met, key=lambda one: one.closes)
+        met = [one for one in self.plan_of.values() if one.session.id == named and one.closes == plan.closes]
+        return met[-1]
 
     def until_still(self, plans: Sequence[SessionPlan]) -> tuple[int, str]:
         """Hold sessions again and again, each answering what the others hold, until dispatch and price stand still."""
@@ -226,7 +261,22 @@ def _without(state: State, plan: SessionPlan) -> State:
     if plan.session.chain in state.chains:
         part, me = state.world.axis.slice_of(plan.horizon), state.index(plan.session.chain)
         orders[me, :, part], lowered[me, :, part] = 0, 0
-    bare = replace(state, positions=positions, bought=bought, orders_kw=orders, lowered_kw=lowered)
+    ready = []
+    for name, one in state.reservations:
+        if name != plan.session.chain or not plan.horizon.covers(one.start):
+            ready.append((name, one))
+        elif one.unit is not None:
+            u, t = state.unit_index[one.unit], state.world.axis.position(one.start)
+            positions.reserved[u, t] = FREE
+            positions.reserved_up[u, t] = positions.reserved_down[u, t] = 0
+    bare = replace(
+        state,
+        positions=positions,
+        bought=bought,
+        reservations=tuple(ready),
+        orders_kw=orders,
+        lowered_kw=lowered,
+    )
     return bare.released(plan.session.chain, plan.horizon)
 
 

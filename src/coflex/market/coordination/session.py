@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 
 import numpy as np
 
-from coflex.domain.clearing import Award, MeritLine, Reason, Uncovered
+from coflex.domain.clearing import Award, MeritLine, Reason, Status, Uncovered
 from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.reserve import Reservation
@@ -28,6 +30,7 @@ from coflex.market.coordination.shares import shares
 from coflex.market.coordination.state import NOWHERE, State
 from coflex.market.coordination.supply import (
     AGGREGATE,
+    LAST,
     ORDER,
     VOLTAGE,
     Supply,
@@ -47,6 +50,8 @@ from coflex.market.pricing import bid, prices
 # Share of the worth of the line that helps most at which a spare line helps too: elsewhere in the grid its effect on
 # the limit is another, and behind it none.
 HELPS = 0.5
+# MW of a request that count as uncovered.
+UNCOVERED_MW = 1e-4
 
 Capability = Mapping[tuple[str, int], Floats]
 
@@ -78,7 +83,7 @@ class _Tally:
 def hold(
     view: View,
     state: State,
-    made: Sequence[Offer] = (),
+    made: Sequence[Offer] | None = None,
     without: Bools | None = None,
     lists: bool = False,
 ) -> Decided:
@@ -150,7 +155,7 @@ def delivering(view: View, given: Supply, answer: Answer, walked: Walked) -> Del
 
 def cleared(view: View, task: Task, state: State, caps: Floats) -> State:
     """The state after one clearing by itself, nothing released before it."""
-    one = _Clearing(view, task, state, caps, (), None, np.zeros((len(view.world.grids), len(view.plan.horizon))))
+    one = _Clearing(view, task, state, caps, None, None, np.zeros((len(view.world.grids), len(view.plan.horizon))))
     one.clear()
     return one.awarded(_Tally())
 
@@ -167,7 +172,7 @@ def own_plan(view: View, state: State) -> Floats:
     return found
 
 
-def caps_of(view: View, state: State, made: Sequence[Offer] = ()) -> Floats:
+def caps_of(view: View, state: State, made: Sequence[Offer] | None = None) -> Floats:
     """kW (u, 2, h) that units may give: static lights, and what is safe when all that is offered is used, where the
     static light is of all together or a filter came with forwarded offers."""
     caps = unit_caps(view, state)
@@ -199,7 +204,7 @@ class _Clearing:
     task: Task
     state: State
     caps: Floats
-    made: Sequence[Offer]
+    made: Sequence[Offer] | None
     without: Bools | None
     plan_kw: Floats
 
@@ -259,7 +264,17 @@ class _Clearing:
     def _answer(self, given: Supply, demand: Demand | None = None) -> Answer:
         wanted = self.demand if demand is None else demand
         grid, model = self.view.grid(self.task, self.state), self.view.model(self.task)
-        return clear_on(model, given.book, given.admissible, wanted, grid, self.capability, given.toll)
+        # Where nothing is asked for, limits that are broken are nobody's need here.
+        idle = not self.task.assessed and not len(wanted)
+        open_ = np.zeros_like(given.admissible) if idle else given.admissible
+        if idle or not given.last.any():
+            return clear_on(model, given.book, open_, wanted, None if idle else grid, self.capability, given.toll)
+        # Capacity of conditional contracts is called where free offers leave something uncovered, and behind them.
+        alone = clear_on(model, given.book, open_ & ~given.last, wanted, grid, self.capability, given.toll)
+        if not (alone.uncovered_mw > UNCOVERED_MW).any() and not alone.short.any():
+            return alone
+        toll = np.where(given.last, LAST, 0.0) + (0.0 if given.toll is None else given.toll)
+        return clear_on(model, given.book, open_, wanted, grid, self.capability, toll)
 
     # ------------------------------------------------------------ needs
 
@@ -431,26 +446,36 @@ class _Clearing:
         split: Floats,
     ) -> Bought:
         view, book = self.view, self.supply.book
-        start = view.plan.horizon[int(book.period[i])]
+        start, status = self._starts[int(book.period[i])]
+        step = offer.steps[int(book.step[i])]
         award = Award(
             session=view.plan.id,
             offer=offer.id,
-            step=offer.steps[int(book.step[i])].number,
+            step=step.number,
             provider=offer.provider,
-            buyer="+".join(buyer.value for buyer in self.task.buyers),
+            buyer=self._buyer,
             product=offer.product,
             unit=unit,
             group=offer.group,
-            direction=direction_of(int(book.sign[i])),
+            direction=offer.direction,
             start=start,
             quantity_kw=kw,
-            bid_eur_mwh=bid(book, i),
+            bid_eur_mwh=step.price_eur_mwh,
             price_eur_mwh=price,
-            status=view.plan.status(start),
+            status=status,
         )
-        dso, tso, brp = (float(share) for share in split)
         grid = view.world.seller[unit].grid if unit is not None else ""
-        return Bought(award, grid, dso, tso, brp, bool(book.reactive[i]))
+        dso, tso, brp = split.tolist()
+        return Bought(award, grid, dso, tso, brp, bool(book.p_share[i] == 0.0))
+
+    @cached_property
+    def _starts(self) -> list[tuple[datetime, Status]]:
+        """Start of each quarter-hour of the horizon, and how far its awards are for good."""
+        return [(start, self.view.plan.status(start)) for start in self.view.plan.horizon]
+
+    @cached_property
+    def _buyer(self) -> str:
+        return "+".join(buyer.value for buyer in self.task.buyers)
 
     def _kept_ready(self) -> list[tuple[int, Reservation]]:
         """Spare lines: kept ready for nothing, called at their bids by a session that admits this one."""

@@ -192,22 +192,23 @@ class State:
         """
         positions, world = self.positions.copy(), self.world
         me = self.index(chain)
-        for u, one in awards:
-            if u == NOWHERE:
-                continue
-            t = world.axis.position(one.award.start)
-            holder = int(positions.holder[u, t])
-            if holder not in (FREE, me):
-                at = local_label(one.award.start, world.zone)
-                message = f"Unit {world.sellers[u].id} is held for {at} by {self.chains[holder]}."
-                raise SoldTwice(message, f"Let {one.award.session} take another unit or quarter-hour.")
-            positions.holder[u, t] = me
-            positions.firm[u, t] = firm.covers(one.award.start)
-            signed = one.award.direction.sign * one.award.quantity_kw
-            if one.reactive:
-                positions.kvar[u, t] += signed
-            else:
-                positions.kw[u, t] += signed
+        placed = [(u, one) for u, one in awards if u != NOWHERE]
+        place = {start: world.axis.position(start) for start in {one.award.start for _, one in placed}}
+        unit = np.array([u for u, _ in placed], dtype=np.int64)
+        when = np.array([place[one.award.start] for _, one in placed], dtype=np.int64)
+        holder = positions.holder[unit, when]
+        for k in np.flatnonzero((holder != FREE) & (holder != me)).tolist():
+            u, one = placed[k]
+            at = local_label(one.award.start, world.zone)
+            message = f"Unit {world.sellers[u].id} is held for {at} by {self.chains[int(holder[k])]}."
+            raise SoldTwice(message, f"Let {one.award.session} take another unit or quarter-hour.")
+        firm_then = {start: firm.covers(start) for start in place}
+        positions.holder[unit, when] = me
+        positions.firm[unit, when] = [firm_then[one.award.start] for _, one in placed]
+        signed = np.array([one.award.direction.sign * one.award.quantity_kw for _, one in placed], dtype=np.int64)
+        reactive = np.array([one.reactive for _, one in placed], dtype=np.bool_)
+        np.add.at(positions.kvar, (unit[reactive], when[reactive]), signed[reactive])
+        np.add.at(positions.kw, (unit[~reactive], when[~reactive]), signed[~reactive])
         added = tuple((chain, one) for _, one in awards)
         return replace(self, positions=positions, bought=(*self.bought, *added))
 

@@ -7,7 +7,7 @@ balance responsible parties, who take energy up to a price as any other block gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -36,25 +36,33 @@ Shut = dict[int, tuple[Reason, str]]
 @dataclass(frozen=True, eq=False)
 class Supply:
     """A book with what may be bought of it. `admissible[n]`; `shut`: why a block may not. `toll[n]`, EUR/MWh: what
-    the choice adds to prices, None for nothing. `limited_kwh[h]`: what limits of units took off offers."""
+    the choice adds to prices, None for nothing. `limited_kwh[h]`: what limits of units took off offers. `last[n]`:
+    contracted for calls after every free offer."""
 
     book: OrderBook
     admissible: Bools
     shut: Shut
     toll: Floats | None
     limited_kwh: Floats
+    last: Bools
 
 
 def supply(
-    view: View, task: Task, state: State, caps: Floats, made: Sequence[Offer] = (), without: Bools | None = None
+    view: View,
+    task: Task,
+    state: State,
+    caps: Floats,
+    made: Sequence[Offer] | None = None,
+    without: Bools | None = None,
 ) -> Supply:
     """What a task may buy.
 
     `caps[u, 2, h]`: kW that each unit may give up and down (`unit_caps`). `made`: aggregates of distribution grids,
-    which then stand for all offers below. `without[u, h]`: cells that another session keeps.
+    which then stand for all offers below, None where none are forwarded. `without[u, h]`: cells that another session
+    keeps.
     """
     world, session = view.world, view.session
-    offers = [*_free(view, task, bool(made)), *made]
+    offers = [*_in_terms(view, state, _free(view, task, made is not None)), *(made or ())]
     contracts = _contracts(view, state)
     offers += contracts
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources:
@@ -62,9 +70,18 @@ def supply(
     offers += [offer for o in task.orders for offer in _orders(world, state, o)]
     book = build(offers, view.plan.horizon, places(world), world.reactive)
     usable = _usable(view, state, without)
-    book, limited = capped(view, book, caps, _admissible(view, state, book, usable)[0])
+    book, limited = capped(
+        view, book, np.where(usable[:, None, :], caps, 0.0), _admissible(view, state, book, usable)[0]
+    )
     admissible, shut = _admissible(view, state, book, usable)
-    return Supply(book, admissible, shut, _toll(view, state, book, contracts), limited)
+    return Supply(book, admissible, shut, _toll(view, state, book), limited, _last(view, book))
+
+
+def _last(view: View, book: OrderBook) -> Bools:
+    """Blocks of contracts that are called after every free offer."""
+    names = tuple(f"{CONTRACT}{chain} " for chain in view.last)
+    of_offer = np.array([bool(names) and offer.id.startswith(names) for offer in book.offers], dtype=np.bool_)
+    return of_offer[book.offer] if len(book) else np.zeros(0, dtype=np.bool_)
 
 
 def unit_caps(view: View, state: State) -> Floats:
@@ -76,7 +93,7 @@ def unit_caps(view: View, state: State) -> Floats:
     return np.repeat(caps, len(view.plan.horizon), axis=2)
 
 
-def potential_kw(view: View, state: State, made: Sequence[Offer] = ()) -> Floats:
+def potential_kw(view: View, state: State, made: Sequence[Offer] | None = None) -> Floats:
     """kW (u, 2, h) that units offer the session and that it may buy, contracted capacity in it, before any light: what
     lights and filters reckon with."""
     whole = Task(view.session.buyers, False, False, (), False, False)
@@ -117,6 +134,7 @@ def eligible(view: View, offer: Offer, service: Service | None) -> bool:
         and all(one.level in session.sellers.levels for one in units)
         and (not wanted or all(set(one.services) & set(wanted) for one in units))
         and not (offer.local_only and Buyer.DSO not in session.buyers)
+        and session.product in (None, offer.product)
     )
 
 
@@ -140,6 +158,30 @@ def _free(view: View, task: Task | None, aggregated: bool) -> list[Offer]:
             continue
         found.append(offer)
     return found
+
+
+def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Offer]:
+    """Offers that their own terms still let stand: valid when the gate closes, blocks wholly inside the horizon, runs
+    of limited length not sold before, energy less what other rounds took."""
+    axis, hours = view.plan.horizon, view.plan.horizon.hours
+    limited = {offer.id for offer in offers if offer.energy_limit_kwh is not None or offer.max_periods is not None}
+    used = dict.fromkeys(limited, 0.0)
+    for _, one in state.bought if limited else ():
+        if one.award.offer in used:
+            used[one.award.offer] += one.award.quantity_kw * hours
+    for offer in offers:
+        if offer.valid_until is not None and offer.valid_until <= view.plan.closes:
+            continue
+        if offer.block and any(
+            step.start < axis.start or step.start + len(step.quantity_kw) * axis.step > axis.end for step in offer.steps
+        ):
+            continue
+        if offer.max_periods is not None and used[offer.id]:
+            continue
+        if offer.energy_limit_kwh is not None:
+            yield replace(offer, energy_limit_kwh=max(0, int(offer.energy_limit_kwh - used[offer.id])))
+        else:
+            yield offer
 
 
 def _contracts(view: View, state: State) -> list[Offer]:
@@ -305,14 +347,18 @@ def _admissible(view: View, state: State, book: OrderBook, usable: Bools) -> tup
     world, index = view.world, state.unit_index
     kept = state.contracted(view.admits, view.part)
     per_offer = np.ones((len(book.offers), len(book.axis)), dtype=np.bool_)
+    free = usable & ~kept
     for o, offer in enumerate(book.offers):
-        members: Iterable[str] = (offer.unit,) if offer.unit else world.groups.get(offer.group or "", ())
-        units = [index[name] for name in members if name in index]
-        if not units:
+        called = offer.id.startswith(CONTRACT)
+        if offer.unit:
+            if offer.unit in index:
+                per_offer[o] = (usable if called else free)[index[offer.unit]]
             continue
-        per_offer[o] = usable[units].any(axis=0)
-        if not offer.id.startswith(CONTRACT):
-            per_offer[o] &= ~kept[units].any(axis=0)
+        units = [index[name] for name in world.groups.get(offer.group or "", ()) if name in index]
+        if units:
+            per_offer[o] = usable[units].any(axis=0)
+            if not called:
+                per_offer[o] &= ~kept[units].any(axis=0)
     admissible: Bools = per_offer[book.offer, book.period] if len(book) else np.zeros(0, dtype=np.bool_)
     shut: Shut = dict.fromkeys(np.flatnonzero(~admissible).tolist(), (Reason.HELD_ELSEWHERE, "held by another session"))
     dear = admissible & (book.price > world.value_eur_mwh)
@@ -321,16 +367,11 @@ def _admissible(view: View, state: State, book: OrderBook, usable: Bools) -> tup
     return admissible & ~dear, shut
 
 
-def _toll(view: View, state: State, book: OrderBook, contracts: Sequence[Offer]) -> Floats | None:
-    """What the choice adds to prices: the price of energy at a priced interface, and the place of conditional
-    contracts behind all others."""
+def _toll(view: View, state: State, book: OrderBook) -> Floats | None:
+    """What the choice adds to prices: the price of energy at a priced interface."""
     toll = np.zeros(len(book))
     if view.session.interface is Interface.PRICED:
         stated = view.world.energy_eur_mwh if state.energy_eur_mwh is None else state.energy_eur_mwh
         energy = stated[view.part]
         toll -= book.sign * book.p_share * energy[book.period]
-    last = tuple(f"{CONTRACT}{chain} " for chain in view.last)
-    if contracts and last:
-        behind = np.array([offer.id.startswith(last) for offer in book.offers], dtype=np.bool_)
-        toll += np.where(behind[book.offer], LAST, 0.0)
     return toll if toll.any() else None

@@ -174,11 +174,17 @@ class View:
         return OperatedGrid(operation, *self.injections(state), self.guard, kind)
 
     def below(self, state: State) -> Iterator[tuple[Network, GridState, Ints]]:
-        """The distribution grids' limits and the state with all that is held, by full power flow, for each part of the
-        horizon that is run alike: the network, its states, the quarter-hours."""
+        """The distribution grids' limits, tighter by the session's margin, and the state with all that is held, by full
+        power flow, for each part of the horizon that is run alike: the network, its states, the quarter-hours."""
         p, q = self.injections(state)
         for network, at in self.operation(state, *self.world.watched(True, False)).parts():
-            yield network, solve(network, p[at], q[at]), at
+            tight = replace(
+                network,
+                v_max=network.v_max - self.guard.voltage_pu,
+                v_min=network.v_min + self.guard.voltage_pu,
+                loading_max=network.loading_max - self.guard.loading_share,
+            )
+            yield tight, solve(network, p[at], q[at]), at
 
     def set_means(self, state: State) -> State:
         """The state once the DSO has set what it may set by itself, so that least is left to buy (document P, 6a)."""

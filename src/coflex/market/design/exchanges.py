@@ -351,7 +351,8 @@ def _delivered(session: Session) -> Iterator[Exchange]:
 def _settled(session: Session) -> Iterator[Exchange]:
     """Baselines with what was measured, and who owes what."""
     runs = operator(session)
-    for sender, per in _sellers(session):
+    # A lease is paid as agreed, whatever its lessee does with it.
+    for sender, per in () if session.trades is Trades.STORAGE_CAPACITY else _sellers(session):
         yield Exchange(session.id, Phase.SETTLEMENT, sender, runs, Information.BASELINE, per)
     for sender, per in _sellers(session):
         paid = Per.PROVIDER if sender is Actor.SERVICE_PROVIDER else per

@@ -156,6 +156,10 @@ def _price_faults(path: str, session: Session) -> Iterator[Fault]:
     if session.interface in (Interface.PRICED, Interface.BALANCED) and session.needs is Needs.BOTH:
         message = "A clearing that meets the system's need sets the price of energy itself; write free or netted."
         yield f"{path}.interface", "priced_with_requests", message
+    turn = session.priority is Priority.LISTED and len(session.buyers) > 1
+    if session.interface is Interface.FIXED and session.needs is Needs.BOTH and not turn:
+        message = "One clearing cannot keep each interface and meet the system's need; write free or netted."
+        yield f"{path}.interface", "fixed_with_requests", message
 
 
 def _trade_faults(path: str, session: Session) -> Iterator[Fault]:
@@ -235,13 +239,28 @@ def _pointer_faults(
         elif source is not None and not (source.trades.is_capacity or source.reserve_share or source.scenarios):
             yield place, "admits_energy", f"'{name}' holds no capacity; admit a session that trades capacity."
     if session.exclusion is not None:
-        excluded, first = session.exclusion.session, session.exclusion.first
-        if excluded not in names[:i]:
-            message = f"'{excluded}' does not come before '{session.id}'; name the earlier session of the two."
-            yield f"{path}.exclusion.session", "unknown_session", message
-        if first not in (excluded, session.id):
-            message = f"'{first}' is neither of the two; write {excluded} or {session.id}."
-            yield f"{path}.exclusion.first", "unknown_session", message
+        yield from _exclusion_faults(path, i, session, readable, names)
+
+
+def _exclusion_faults(
+    path: str, i: int, session: Session, readable: Mapping[int, Session], names: Sequence[str]
+) -> Iterator[Fault]:
+    """Two gates at once stand side by side in the document, and close together in every round."""
+    assert session.exclusion is not None
+    excluded, first = session.exclusion.session, session.exclusion.first
+    other = readable.get(i - 1)
+    if excluded not in names[:i]:
+        message = f"'{excluded}' does not come before '{session.id}'; name the earlier session of the two."
+        yield f"{path}.exclusion.session", "unknown_session", message
+    elif other is None or other.id != excluded:
+        message = f"'{excluded}' does not stand right before '{session.id}'; put the two side by side."
+        yield f"{path}.exclusion.session", "excluded_apart", message
+    elif other.gate.closes != session.gate.closes or other.repeat != session.repeat:
+        message = f"'{excluded}' closes at another time or in other rounds; give both one gate.closes and one repeat."
+        yield f"{path}.exclusion.session", "excluded_apart", message
+    if first not in (excluded, session.id):
+        message = f"'{first}' is neither of the two; write {excluded} or {session.id}."
+        yield f"{path}.exclusion.first", "unknown_session", message
 
 
 def _forward_faults(
@@ -387,7 +406,8 @@ def _sells_the_same(one: _Held, other: _Held) -> bool:
 def _tiling_faults(held: Sequence[_Held], axis: Axis) -> Iterator[Fault]:
     """The definitive parts of a chain cover every quarter-hour once, and nothing is bought after that.
 
-    A session that names no scope and no sequence covers what it likes; its rounds leave no gap among them.
+    A session that names no scope and no sequence covers what it likes; its rounds leave no gap among them and nothing
+    undecided.
     """
     chains: dict[str, list[_Held]] = {}
     for one in held:
@@ -404,6 +424,17 @@ def _tiling_faults(held: Sequence[_Held], axis: Axis) -> Iterator[Fault]:
         elif any(_holes(covered)):
             message = "Between two rounds some quarter-hours are never definitive; make firm as long as every."
             yield f"sessions[{members[0].place}].horizon.firm", "firm_hole", message
+        else:
+            yield from _undecided_faults(members)
+
+
+def _undecided_faults(members: Sequence[_Held]) -> Iterator[Fault]:
+    """What a session without a scope or sequence leaves preliminary no other ever decides."""
+    last = max(members, key=lambda one: one.times.ends)
+    decided = max(one.times.firm_ends for one in members)
+    if last.times.ends > decided:
+        message = "No round decides what stays preliminary; write firm: rest, or name a sequence that a later one ends."
+        yield f"sessions[{last.place}].horizon.firm", "never_decided", message
 
 
 def _holes(parts: Sequence[tuple[datetime, datetime]]) -> Iterator[datetime]:

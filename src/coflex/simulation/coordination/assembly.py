@@ -22,7 +22,16 @@ from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.means import Means
 from coflex.grid.network import Network, build
 from coflex.grid.tables import GridTables
-from coflex.market.coordination.world import Order, OwnTools, PhaseFeeder, Seller, VoltageReduction, World
+from coflex.market.coordination.world import (
+    LeaseRequest,
+    Order,
+    OwnTools,
+    PhaseFeeder,
+    Seller,
+    StorageLot,
+    VoltageReduction,
+    World,
+)
 from coflex.market.design import Service
 
 DAY = date(2016, 7, 5)
@@ -156,12 +165,13 @@ def capacity(
 
 @dataclass(frozen=True, eq=False)
 class Book:
-    """Who sells, and what those who offer do."""
+    """Who sells, and what those who offer do; `lots` of storage as they are let."""
 
     sellers: tuple[Seller, ...]
     energy: Iterable[EnergyRow]
     capacity: Iterable[CapacityRow]
     offering: frozenset[str]
+    lots: tuple[StorageLot, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +184,7 @@ class Needs:
     local_kw: Mapping[tuple[Service, Direction], int]
     energy_eur_mwh: Floats
     profile_kvar: Ints
+    lease_bids: tuple[LeaseRequest, ...] = ()
 
 
 def not_negative(name: str, value: float) -> None:
@@ -250,6 +261,8 @@ def world(
         reductions=reductions,
         phases=phases,
         tools=OwnTools(where.tables, where.means()),
+        lots=book.lots,
+        lease_bids=needs.lease_bids,
         profile_kvar=needs.profile_kvar,
         notes=levers.notes,
     )

@@ -23,7 +23,8 @@ At liquidity 1 the offers mend each of them, in every quarter-hour and all toget
 Sellers offer what they can: photovoltaics and parks less than they give, batteries both ways, plants between nothing
 and their rated power, loads 80 % of what they draw less and half of what is left more. Prices lie up to 15 % around
 those of the technology. All sell for congestion, voltage, balancing and commercial trade; capacity by technology, at an
-availability that is a share of the price of energy; reactive power from photovoltaics, batteries and hydro.
+availability that is a share of the price of energy; reactive power from photovoltaics, batteries and hydro. Four
+batteries are let as well (`storage`).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ from coflex.simulation.coordination.grids import (
     transmission,
 )
 from coflex.simulation.coordination.profiles import bell, hours, profiles
+from coflex.simulation.coordination.storage import reference_bids, reference_lots
 
 UP, DOWN = Direction.UP, Direction.DOWN
 T = Technology
@@ -238,8 +240,10 @@ def reference(*, liquidity: float = 1.0, congestion: float = 1.0, forecast_error
     prices = _prices(units, seed)
     ranked = [units[i].id for i in _chance(seed, 1).permutation(len(units)).tolist()]
     sellers, rows = _sellers(where, units), (_energy(units, prices), _capacity(units, prices))
-    book = Book(sellers, *rows, levers.offering(ranked))
-    needs = Needs(_orders(axis), _system(axis, seed), _RESERVE_KW, _LOCAL_KW, _energy_price(axis), _profile(axis))
+    lots = reference_lots(axis, sellers, levers.offering(ranked))
+    book = Book(sellers, *rows, levers.offering(ranked), lots)
+    price, bids = _energy_price(axis), reference_bids(axis, lots, _chance(seed, 20))
+    needs = Needs(_orders(axis), _system(axis, seed), _RESERVE_KW, _LOCAL_KW, price, _profile(axis), bids)
     reductions = (_reduction(where, shapes, *flows),)
     phases = feeder(axis, "town", congestion=congestion)
     return world("reference", where, flows, _errors(where, shapes, seed), book, needs, reductions, phases, levers)

@@ -72,7 +72,8 @@ below every price. Energy between the grids 40, emergency 400, value 1000 EUR/MW
 a day ahead puts north/end at 10 to 13 and south/end at 19 each 0.5 MW too high.
 
 The taps of the three grids, four steps of 1 % either way, are what a DSO may set itself; one up mends west/end. The
-feeder of low voltage of `feeder` hangs below south, for phases alone.
+feeder of low voltage of `feeder` hangs below south, for phases alone; the storage to let of `storage` rests at south,
+whatever the liquidity.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ from coflex.simulation.coordination.assembly import (
     world,
 )
 from coflex.simulation.coordination.feeder import feeder
+from coflex.simulation.coordination.storage import small_bids, small_lots
 
 UP, DOWN = Direction.UP, Direction.DOWN
 BOTH = (UP, DOWN)
@@ -183,8 +185,9 @@ def small(*, liquidity: float = 1.0, congestion: float = 1.0, forecast_error: fl
         seller(where, s.id, s.provider, s.bus, (s.up[0], s.down[0]), _services(s.id), 0.0)
         for s in sorted(_SHEETS, key=lambda s: s.id)
     )
-    book = Book(sellers, _energy(axis), _capacity(), levers.offering([s.id for s in _SHEETS]))
-    needs = Needs(_orders(axis), _system(axis), _RESERVE, _LOCAL, np.full(len(axis), 40.0), _profile(axis))
+    book = Book(sellers, _energy(axis), _capacity(), levers.offering([s.id for s in _SHEETS]), small_lots(axis))
+    price, bids = np.full(len(axis), 40.0), small_bids(axis)
+    needs = Needs(_orders(axis), _system(axis), _RESERVE, _LOCAL, price, _profile(axis), bids)
     reductions, phases = (_reduction(where, *flows),), feeder(axis, "south", congestion=congestion)
     return world("small", where, flows, _errors(where, axis), book, needs, reductions, phases, levers)
 
