@@ -144,7 +144,7 @@ class _Capacity:
         )
         self.walked = Walked(0, 0.0)
         if view.session.validation is Validation.MERIT_ORDER and service is not Service.INERTIA:
-            self.answer, self.given, self.walked = walk(view, state, self.given, self._clear)
+            self.answer, self.given, self.walked = walk(view, state, self.given, self._clear, ready=True)
         else:
             self.answer = self._clear(self.given)
 

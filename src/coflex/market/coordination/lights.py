@@ -10,7 +10,7 @@ import numpy as np
 
 from coflex.domain.quantity import Floats, Ints
 from coflex.grid.light import Agents, capability
-from coflex.market.coordination.state import State
+from coflex.market.coordination.state import FREE, State
 from coflex.market.coordination.view import View
 
 
@@ -18,20 +18,24 @@ def lights(view: View, state: State, free_kw: Floats) -> dict[tuple[str, int], F
     """Capability in MW (h,) of each perimeter and direction (+1, -1), on the state with all that is held.
 
     `free_kw[u, 2, h]`: what units still offer. A perimeter in which another session moved units one way is red the
-    other way (document B, section 6.3).
+    other way (document B, section 6.3); what is kept ready for others is off the light, as it may be called too.
     """
     world, inside = view.world, _below(view)
-    names = sorted({world.sellers[u].perimeter for u in inside.tolist()})
+    names = sorted({world.sellers[u].light for u in inside.tolist()})
     if not names:
         return {}
-    perimeter = np.array([names.index(world.sellers[u].perimeter) for u in inside.tolist()], dtype=np.int64)
+    perimeter = np.array([names.index(world.sellers[u].light) for u in inside.tolist()], dtype=np.int64)
     part = np.concatenate([2 * perimeter, 2 * perimeter + 1])
     held = state.positions.kw[inside][:, view.part]
     opposite = np.zeros((2 * len(names), held.shape[1]), dtype=np.bool_)
     np.logical_or.at(opposite, 2 * perimeter, held < 0)
     np.logical_or.at(opposite, 2 * perimeter + 1, held > 0)
-    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    ready = ready_kw(view, state)[inside]
+    potential = np.concatenate([(free_kw[inside] + ready)[:, way] for way in (0, 1)])
     kw = _capability(view, state, inside, part, 2 * len(names), np.where(opposite[part], 0.0, potential))
+    kept = np.zeros_like(kw)
+    np.add.at(kept, part, np.concatenate([ready[:, 0], ready[:, 1]]))
+    kw = np.maximum(0.0, kw - kept)
     found = {}
     for p, name in enumerate(names):
         found[(name, 1)], found[(name, -1)] = kw[2 * p] / 1000.0, kw[2 * p + 1] / 1000.0
@@ -44,11 +48,22 @@ def filtered(view: View, state: State, free_kw: Floats, caps: Floats) -> Floats:
     if not len(inside):
         return caps
     parts = 2 * len(inside)
-    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    ready = ready_kw(view, state)[inside]
+    potential = np.concatenate([(free_kw[inside] + ready)[:, way] for way in (0, 1)])
     kw = _capability(view, state, inside, np.arange(parts, dtype=np.int64), parts, potential)
+    kw = np.maximum(0.0, kw - np.concatenate([ready[:, 0], ready[:, 1]]))
     cut = caps.copy()
     cut[inside, 0], cut[inside, 1] = np.floor(kw[: len(inside)] + 1e-6), np.floor(kw[len(inside) :] + 1e-6)
     return cut
+
+
+def ready_kw(view: View, state: State) -> Floats:
+    """kW (u, 2, h) that units keep ready for others, up and down: they may be called beside what is bought here.
+    What is called already is in the state."""
+    positions, part = state.positions, view.part
+    kept = np.stack([positions.reserved_up[:, part], positions.reserved_down[:, part]], axis=1).astype(np.float64)
+    aside = state.contracted(view.admits, part) | (positions.holder[:, part] != FREE)
+    return np.where(aside[:, None, :], 0.0, kept)
 
 
 def _below(view: View) -> Ints:

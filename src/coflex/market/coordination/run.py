@@ -290,6 +290,8 @@ def _on(world: World, plan: SessionPlan, cells: Bools) -> Bools:
 def _joined(kept: State, other: State, ground: State, chain: str) -> State:
     """The state of one session with what another, held on the same ground, bought."""
     positions = kept.positions.copy()
+    let_go = (positions.holder == other.index(chain)) & (other.positions.holder != other.index(chain))
+    positions.holder[let_go], positions.kw[let_go], positions.kvar[let_go] = FREE, 0, 0
     sold, ready = other.positions.holder == other.index(chain), other.positions.reserved == other.index(chain)
     for names, mine in (
         (("holder", "firm", "kw", "kvar"), sold),

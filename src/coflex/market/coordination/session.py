@@ -41,7 +41,7 @@ from coflex.market.coordination.supply import (
 )
 from coflex.market.coordination.validate import Walked, walk
 from coflex.market.coordination.view import Task, View, tasks
-from coflex.market.design import Buyer, Carry, DistributionGrid, Interface, Trades, Validation
+from coflex.market.design import Buyer, Carry, DistributionGrid, Interface, Offered, Trades, Validation
 from coflex.market.ledger import assign_over
 from coflex.market.merit import NOTHING, asked, merit_order, uncovered
 from coflex.market.model import Demand
@@ -242,8 +242,12 @@ class _Clearing:
         return b"".join([words.encode(), *(np.ascontiguousarray(array).tobytes() for array in arrays)])
 
     def _known(self) -> list[str]:
-        """The chains whose awards the TSO knows of, as it bought them itself."""
-        return [one.chain for one in self.view.design.sessions if Buyer.TSO in one.buyers]
+        """The chains whose awards the TSO knows of: it bought them itself, or they deliver what was promised to it."""
+        return [
+            one.chain
+            for one in self.view.design.sessions
+            if Buyer.TSO in one.buyers or (one.forward is not None and one.forward.offers is Offered.AGGREGATED)
+        ]
 
     def _clear(self) -> None:
         view, task = self.view, self.task

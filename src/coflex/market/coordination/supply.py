@@ -265,10 +265,10 @@ def _price(eur: float) -> Decimal:
 def places(world: World) -> Mapping[str, Place]:
     """Where every seller acts; what the platform makes acts at no node, or at a grid's border."""
     zone = {name: g for g, name in enumerate(world.grids)}
-    places = {one.id: Place(one.node, one.perimeter, one.tan_phi, zone.get(one.grid, -1)) for one in world.sellers}
+    places = {one.id: Place(one.node, one.light, one.tan_phi, zone.get(one.grid, -1)) for one in world.sellers}
     nowhere = Place(-1, "", 0.0, -1)
     for name, members in world.groups.items():
-        nodes = {(world.seller[m].node, world.seller[m].perimeter) for m in members}
+        nodes = {(world.seller[m].node, world.seller[m].light) for m in members}
         grids = {world.seller[m].grid for m in members}
         node, perimeter = next(iter(nodes)) if len(nodes) == 1 else (-1, "")
         places[name] = Place(node, perimeter, 0.0, zone.get(next(iter(grids)), -1) if len(grids) == 1 else -1)

@@ -173,10 +173,16 @@ class View:
             return kind(operation.normal, *self.injections(state), self.guard)
         return OperatedGrid(operation, *self.injections(state), self.guard, kind)
 
-    def below(self, state: State) -> Iterator[tuple[Network, GridState, Ints]]:
+    def below(self, state: State, called_kw: Floats | None = None) -> Iterator[tuple[Network, GridState, Ints]]:
         """The distribution grids' limits, tighter by the session's margin, and the state with all that is held, by full
-        power flow, for each part of the horizon that is run alike: the network, its states, the quarter-hours."""
+        power flow, for each part of the horizon that is run alike: the network, its states, the quarter-hours.
+        `called_kw[u, h]`: what units do beside it, up positive."""
         p, q = self.injections(state)
+        for u in np.flatnonzero(called_kw.any(axis=1)).tolist() if called_kw is not None else ():
+            one = self.world.sellers[u]
+            if called_kw is not None and one.node >= 0:
+                p[:, one.node] += called_kw[u] / 1000.0
+                q[:, one.node] += one.tan_phi * called_kw[u] / 1000.0
         for network, at in self.operation(state, *self.world.watched(True, False)).parts():
             tight = replace(
                 network,

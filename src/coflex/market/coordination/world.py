@@ -55,6 +55,11 @@ class Seller:
     def level(self) -> Level:
         return Level.DISTRIBUTION if self.grid else Level.TRANSMISSION
 
+    @property
+    def light(self) -> str:
+        """The perimeter whose light limits it: a unit of a distribution grid without one has that of its whole grid."""
+        return self.perimeter or (f"{self.grid}/" if self.grid else "")
+
     def limit_kw(self, direction: Direction) -> int:
         return self.up_kw if direction is Direction.UP else self.down_kw
 

@@ -157,7 +157,10 @@ def _price_faults(path: str, session: Session) -> Iterator[Fault]:
         message = "A clearing that meets the system's need sets the price of energy itself; write free or netted."
         yield f"{path}.interface", "priced_with_requests", message
     turn = session.priority is Priority.LISTED and len(session.buyers) > 1
-    if session.interface is Interface.FIXED and session.needs is Needs.BOTH and not turn:
+    if session.interface is Interface.FIXED and session.matching is Matching.BILATERAL:
+        message = "Each demand by itself cannot keep what all of a grid's together should; write free or netted."
+        yield f"{path}.interface", "bilateral_fixed", message
+    elif session.interface is Interface.FIXED and session.needs is Needs.BOTH and not turn:
         message = "One clearing cannot keep each interface and meet the system's need; write free or netted."
         yield f"{path}.interface", "fixed_with_requests", message
 
@@ -200,6 +203,11 @@ def _trade_faults(path: str, session: Session) -> Iterator[Fault]:
     ):
         message = "Scenarios weigh what the grid may need; write needs: assessment and grid.distribution: ac."
         yield f"{path}.scenarios", "scenarios_without_grid", message
+    plain = session.interface is Interface.FREE and session.pricing is Pricing.PAY_AS_BID
+    checked = session.validation in (Validation.NONE, Validation.STATIC)
+    if session.scenarios is not None and not (session.buyers == (Buyer.DSO,) and plain and checked):
+        message = "Scenarios are weighed by a DSO, paid as bid, with a free interface and no further check; write that."
+        yield f"{path}.scenarios", "scenarios_alone", message
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources and session.needs is not Needs.REQUESTS:
         message = "A DSO lowers its voltage for another's request; write needs: requests."
         yield f"{path}.sellers.resources", "reduction_without_request", message
@@ -302,6 +310,11 @@ def _iterate_faults(design: Design, names: Sequence[str]) -> Iterator[Fault]:
             yield place, "iterate_repeat", message
         elif name in design.iterate.sessions[:k]:
             yield place, "repeated_id", f"'{name}' stands twice; name each session once."
+        elif k and names.index(name) != names.index(design.iterate.sessions[0]) + k:
+            message = (
+                f"'{name}' does not follow the one before it; name sessions that stand one after another, in order."
+            )
+            yield place, "iterate_apart", message
 
 
 def _product_faults(sessions: Mapping[int, Session]) -> Iterator[Fault]:
