@@ -176,6 +176,8 @@ BROKEN: list[tuple[str, str, Document]] = [
         "voltage.forward.offers",
         {"voltage.forward": {"to": "near", "offers": "aggregated", "carry": "none"}},
     ),
+    ("sequence_is_session", "voltage.sequence", {"voltage.sequence": "central"}),
+    ("reduction_of_capacity", "year.sellers.resources", {"year.sellers.resources": ["voltage_reduction"]}),
     ("bilateral_fixed", "local.interface", {"local.matching": "bilateral"}),
     ("scenarios_alone", "voltage.scenarios", {"voltage.grid.distribution": "ac", "voltage.scenarios": {"count": 5}}),
     ("iterate_apart", "iterate.sessions[1]", {"iterate.sessions": ["central", "local"]}),

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import numpy as np
 
 from coflex.domain.errors import Finding, refuse
+from coflex.domain.offer import Offer
 from coflex.domain.quantity import Bools, Floats
 from coflex.market.coordination import capacity, leases, phases
 from coflex.market.coordination.final import final
 from coflex.market.coordination.forwarding import aggregates, lay, promised
 from coflex.market.coordination.messages import counted
-from coflex.market.coordination.outcome import Held, Run
+from coflex.market.coordination.outcome import Bought, Held, Run
 from coflex.market.coordination.session import Decided, hold
 from coflex.market.coordination.state import FREE, State
 from coflex.market.coordination.view import View
@@ -26,13 +29,13 @@ from coflex.market.coordination.world import World
 from coflex.market.design import (
     Buyer,
     Design,
-    DistributionGrid,
+    Interface,
     Offered,
+    Pricing,
     Resource,
     Session,
     SessionPlan,
     Trades,
-    Validation,
     schedule,
 )
 
@@ -65,6 +68,12 @@ def _plans(design: Design, world: World) -> list[SessionPlan]:
     return sorted(laid, key=lambda plan: plan.closes)
 
 
+def _tied(offer: Offer) -> bool:
+    """Whether terms of an offer bind its units to each other."""
+    limits = (offer.max_periods, offer.energy_limit_kwh, offer.exclusive)
+    return offer.block or offer.min_quantity_kw > 0 or any(limit is not None for limit in limits)
+
+
 def _forwards_curve(one: Session, to: Session) -> bool:
     return one.forward is not None and one.forward.to == to.id and one.forward.offers is Offered.AGGREGATED
 
@@ -74,10 +83,8 @@ def _obstacles(session: Session, world: World) -> Iterator[tuple[str, str]]:
         yield "no_phases", f"The case {world.id} has no grid of three phases; choose a case that has one."
     if session.product is not None and session.product not in {offer.product for offer in world.offers}:
         yield "no_product", f"In the case {world.id} nobody offers '{session.product}'; leave the product out."
-    spread = [name for name, units in world.groups.items() if len({world.seller[u].node for u in units}) > 1]
-    looked = session.grid.distribution is not DistributionGrid.NONE or session.validation is Validation.MERIT_ORDER
-    if spread and (looked or session.grid.transmission.sees_network):
-        yield "groups_spread", f"The group {spread[0]} has no single node, which this session needs; offer its units."
+    if any(offer.unit is None and _tied(offer) for offer in world.offers):
+        yield "group_terms", "A group's offer that is a block, or has a least quantity, cannot be laid on its units."
     ready = session.trades.is_capacity and session.trades is not Trades.STORAGE_CAPACITY
     if ready and any(
         one.offer.unit is None for service in capacity.services(session) for one in world.capacity.get(service, ())
@@ -115,11 +122,32 @@ def run(design: Design, world: World, *, lists: bool = False) -> Run:
         rounds, ending = engine.until_still(plans)
     state = engine.delivered()
     held = tuple(engine.held[plan.id] for plan in plans)
-    bought = tuple(one for _, one in state.bought)
+    bought = _by_the_hour(tuple(one for _, one in state.bought), plans)
     reserved = tuple(one for _, one in state.reservations)
     let = leases.agreements(state, [plan.id for plan in plans])
     messages = counted(design, world, {plan.id: plan.session for plan in plans}, held, bought, reserved, let)
     return Run(design.id, world.id, held, bought, reserved, messages, final(state), ending, rounds, let)
+
+
+def _by_the_hour(bought: tuple[Bought, ...], plans: Sequence[SessionPlan]) -> tuple[Bought, ...]:
+    """Awards of sessions that pay the last mobilised: its price holds for the clock hour, over all rounds in it."""
+    marginal = {plan.id: plan.session.id for plan in plans if plan.session.pricing is Pricing.MARGINAL}
+    dearest: dict[object, Decimal] = {}
+
+    def cell(one: Bought) -> object:
+        award = one.award
+        hour = award.start.replace(minute=0)
+        return marginal[award.session], hour, award.direction, one.reactive
+
+    for one in bought:
+        if one.award.session in marginal:
+            dearest[cell(one)] = max(dearest.get(cell(one), one.award.price_eur_mwh), one.award.price_eur_mwh)
+    return tuple(
+        replace(one, award=replace(one.award, price_eur_mwh=dearest[cell(one)]))
+        if one.award.session in marginal
+        else one
+        for one in bought
+    )
 
 
 def nothing(world: World) -> Run:
@@ -141,7 +169,7 @@ class _Engine:
         self.before: dict[str, State] = {}
         self.decided: dict[str, Decided] = {}
         self.plan_of: dict[str, SessionPlan] = {}
-        self.known: dict[bytes, Any] = {}
+        self.known: dict[str, dict[datetime, dict[bytes, Any]]] = {}
 
     def through(self, plans: Sequence[SessionPlan]) -> None:
         for plan in plans:
@@ -200,6 +228,7 @@ class _Engine:
         turn = [plan for plan in plans if plan.session.id in stop.sessions]
         first = plans.index(turn[0])
         self.through(plans[:first])
+        priced = any(plan.session.interface is Interface.PRICED for plan in turn)
         seen: dict[bytes, int] = {}
         ending, rounds = "limit", 0
         while rounds < stop.at_most:
@@ -211,7 +240,7 @@ class _Engine:
             rounds += 1
             after = self.state.positions
             moved = max(np.abs(after.kw - before.kw).max(initial=0), np.abs(after.kvar - before.kvar).max(initial=0))
-            still = float(np.abs(self._price_now() - price).max(initial=0.0)) <= PRICE_STILL
+            still = not priced or float(np.abs(self._price_now() - price).max(initial=0.0)) <= PRICE_STILL
             key = after.kw.tobytes() + after.kvar.tobytes() + np.round(self._price_now(), 2).tobytes()
             if moved / 1000.0 <= stop.until_mw and still:
                 ending = "converged"
@@ -235,7 +264,8 @@ class _Engine:
             return
         part = self.world.axis.slice_of(plan.horizon)
         price = self._price_now().copy()
-        price[part] = np.where(np.isnan(came), price[part], (price[part] + came) / 2)
+        most = self.world.value_eur_mwh
+        price[part] = np.where(np.isnan(came), price[part], (price[part] + np.clip(came, -most, most)) / 2)
         self.state = replace(self.state, energy_eur_mwh=price)
 
     def delivered(self) -> State:
@@ -305,6 +335,8 @@ def _joined(kept: State, other: State, ground: State, chain: str) -> State:
         bought=_with_those_of(chain, kept.bought, other.bought),
         reservations=_with_those_of(chain, kept.reservations, other.reservations),
         owed_kw=np.where(np.isnan(other.owed_kw), kept.owed_kw, other.owed_kw),
+        operation=kept.operation if other.operation is ground.operation else other.operation,
+        set_for={**kept.set_for, **other.set_for},
         orders_kw=kept.orders_kw + other.orders_kw - ground.orders_kw,
         lowered_kw=kept.lowered_kw + other.lowered_kw - ground.lowered_kw,
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 from coflex.domain.clearing import Award, MeritLine, Reason, Status, Uncovered
 from coflex.domain.offer import Offer
-from coflex.domain.quantity import Bools, Direction, Floats, Ints
+from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.domain.reserve import Reservation
 from coflex.market.book import direction_of
 from coflex.market.clearing import Answer
@@ -42,7 +42,6 @@ from coflex.market.coordination.supply import (
 from coflex.market.coordination.validate import Walked, walk
 from coflex.market.coordination.view import Task, View, tasks
 from coflex.market.design import Buyer, Carry, DistributionGrid, Interface, Offered, Trades, Validation
-from coflex.market.ledger import assign_over
 from coflex.market.merit import NOTHING, asked, merit_order, uncovered
 from coflex.market.model import Demand
 from coflex.market.pricing import bid, prices
@@ -214,13 +213,16 @@ class _Clearing:
             self._clear()
             return
         key = self._ground()
+        if self.view.known.get(self.view.session.id, {}).keys() != {self.view.plan.horizon.start}:
+            self.view.known[self.view.session.id] = {self.view.plan.horizon.start: {}}
+        known = self.view.known[self.view.session.id][self.view.plan.horizon.start]
         found = ("supply", "request", "demand", "capability", "walked", "answer", "spare_kw")
-        if key in self.view.known:
-            for name, value in zip(found, self.view.known[key], strict=True):
+        if key in known:
+            for name, value in zip(found, known[key], strict=True):
                 setattr(self, name, value)
             return
         self._clear()
-        self.view.known[key] = tuple(getattr(self, name) for name in found)
+        known[key] = tuple(getattr(self, name) for name in found)
 
     def _ground(self) -> bytes:
         """All that the answer depends on, as bytes."""
@@ -389,55 +391,19 @@ class _Clearing:
         return self.task.buyers, self.request
 
     def _laid(self, award_kw: Ints, paid: Mapping[int, Decimal], split: Floats) -> list[tuple[int, Bought]]:
-        """Awards of units; those of groups are laid on their units by the ledger's rule."""
+        """Awards of units, and of lower voltage."""
         book = self.supply.book
         index = self.state.unit_index
         found: list[tuple[int, Bought]] = []
-        grouped: dict[int, list[int]] = {}
         for i, price in paid.items():
             offer = book.offers[int(book.offer[i])]
-            if offer.group is not None and offer.unit is None:
-                grouped.setdefault(int(book.offer[i]), []).append(i)
-            elif offer.unit in index:
+            if offer.unit in index:
                 u = index[offer.unit]
                 kw = int(award_kw[i])
                 found.append((u, self._bought(i, offer, offer.unit, kw, price, split[i])))
             elif offer.id.startswith(VOLTAGE):
                 lowered = self._bought(i, offer, None, int(award_kw[i]), price, split[i])
                 found.append((NOWHERE, replace(lowered, grid=offer.id.removeprefix(VOLTAGE))))
-        for o, blocks in sorted(grouped.items()):
-            found += self._of_group(book.offers[o], blocks, award_kw, paid, split)
-        return found
-
-    def _of_group(
-        self,
-        offer: Offer,
-        blocks: Sequence[int],
-        award_kw: Ints,
-        paid: Mapping[int, Decimal],
-        split: Floats,
-    ) -> list[tuple[int, Bought]]:
-        """A group's awards on its units, so that units it does not need stay free."""
-        view, book = self.view, self.supply.book
-        members = view.world.groups[offer.group or ""]
-        rows = [self.state.unit_index[name] for name in members]
-        way = 0 if offer.direction is Direction.UP else 1
-        free = self.state.free(view.session.chain, view.admits, view.part)[rows]
-        caps = np.where(np.isinf(self.caps[rows, way]), 10**9, self.caps[rows, way])
-        able = (np.floor(caps) * free).astype(np.int64)
-        total = np.zeros(len(view.plan.horizon), dtype=np.int64)
-        np.add.at(total, book.period[list(blocks)], award_kw[list(blocks)])
-        endless = np.full(len(members), np.inf)
-        laid, _ = assign_over(total, able, endless, view.plan.horizon.hours, members)
-        found = []
-        for i in blocks:
-            left, t = int(award_kw[i]), int(book.period[i])
-            for k, name in enumerate(members):
-                kw = min(left, int(laid[k, t]))
-                if kw:
-                    laid[k, t] -= kw
-                    left -= kw
-                    found.append((rows[k], self._bought(i, offer, name, kw, paid[i], split[i])))
         return found
 
     def _bought(
@@ -569,6 +535,7 @@ class _Clearing:
         tally.limited_kwh += float(self.supply.limited_kwh.sum()) + self.walked.limited_kwh
         if self.task.requested:
             others = (self.state.moved_kw() - self.state.moved_kw(self._known()))[view.part]
+            others = others * np.array([view.plan.firm.covers(start) for start in view.plan.horizon])
             against = np.sign(others) * np.sign(view.need_kw) < 0
             tally.discordant_kwh += float(np.abs(others[against]).sum()) * hours
             tally.concordant_kwh += float(np.minimum(np.abs(others), np.abs(view.need_kw))[~against].sum()) * hours

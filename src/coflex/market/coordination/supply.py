@@ -62,7 +62,10 @@ def supply(
     keeps.
     """
     world, session = view.world, view.session
-    offers = [*_in_terms(view, state, _free(view, task, made is not None)), *(made or ())]
+    usable = _usable(view, state, without)
+    offers: list[Offer] = [*(made or ())]
+    for offer in _in_terms(view, state, _free(view, task, made is not None)):
+        offers += [offer] if offer.unit is not None else _of_units(view, offer, usable)
     contracts = _contracts(view, state)
     offers += contracts
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources:
@@ -102,7 +105,7 @@ def potential_kw(view: View, state: State, made: Sequence[Offer] | None = None) 
 
 
 def offered_kw(view: View, book: OrderBook, open_: Bools) -> Floats:
-    """kW (u, 2, h) of active power in the open blocks of units; of a group's block every unit may be called for all."""
+    """kW (u, 2, h) of active power in the open blocks of units."""
     found = np.zeros((len(view.world.sellers), 2, len(view.plan.horizon)))
     index = {one.id: u for u, one in enumerate(view.world.sellers)}
     kw = np.where(open_ & ~book.reactive, book.quantity_mw * 1000, 0.0)
@@ -110,10 +113,6 @@ def offered_kw(view: View, book: OrderBook, open_: Bools) -> Floats:
     units = np.array([index.get(offer.unit or "", -1) for offer in book.offers], dtype=np.int64)
     alone = np.flatnonzero(units[book.offer] >= 0) if len(book) else np.zeros(0, dtype=np.int64)
     np.add.at(found, (units[book.offer[alone]], way[alone], book.period[alone]), kw[alone])
-    for o, offer in enumerate(book.offers):
-        rows = np.flatnonzero(book.offer == o) if offer.unit is None else np.zeros(0, dtype=np.int64)
-        for name in view.world.groups.get(offer.group or "", ()) if len(rows) else ():
-            np.add.at(found[index[name]], (way[rows], book.period[rows]), kw[rows])
     limits = np.array([[one.up_kw, one.down_kw] for one in view.world.sellers], dtype=np.float64).reshape(-1, 2, 1)
     return np.minimum(found, limits)
 
@@ -169,8 +168,11 @@ def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Off
     for _, one in state.bought if limited else ():
         if one.award.offer in used:
             used[one.award.offer] += one.award.quantity_kw * hours
+    taken = _labels_taken(view, state, offers)
     for offer in offers:
         if offer.valid_until is not None and offer.valid_until <= view.plan.closes:
+            continue
+        if taken.get(offer.exclusive or "", offer.id) != offer.id:
             continue
         if offer.block and any(
             step.start < axis.start or step.start + len(step.quantity_kw) * axis.step > axis.end for step in offer.steps
@@ -182,6 +184,45 @@ def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Off
             yield replace(offer, energy_limit_kwh=max(0, int(offer.energy_limit_kwh - used[offer.id])))
         else:
             yield offer
+
+
+def _labels_taken(view: View, state: State, offers: Sequence[Offer]) -> dict[str, str]:
+    """Of labels whose offers exclude each other: the one that was bought before on the horizon."""
+    label = {offer.id: offer.exclusive for offer in view.world.offers if offer.exclusive is not None}
+    if not any(offer.exclusive is not None for offer in offers):
+        return {}
+    sold = (one.award for _, one in state.bought)
+    return {
+        label[one.offer] or "": one.offer for one in sold if one.offer in label and view.plan.horizon.covers(one.start)
+    }
+
+
+def _of_units(view: View, offer: Offer, usable: Bools) -> Iterator[Offer]:
+    """A group's offer as offers of its units, by the ledger's rule: in each quarter-hour the strongest unit that is
+    free first, ids breaking ties, each filled before the next is touched. Units that are not needed stay free (MKT-09).
+    """
+    world, axis = view.world, view.plan.horizon
+    index = {one.id: u for u, one in enumerate(world.sellers)}
+    members = sorted(
+        world.groups[offer.group or ""], key=lambda name: (-world.seller[name].limit_kw(offer.direction), name)
+    )
+    left = {name: np.where(usable[index[name]], world.seller[name].limit_kw(offer.direction), 0) for name in members}
+    steps: dict[str, list[OfferStep]] = {name: [] for name in members}
+    for step in sorted(offer.steps, key=lambda one: one.number):
+        wanted = np.zeros(len(axis), dtype=np.int64)
+        first = (step.start - axis.start) // axis.step
+        begin, end = max(0, first), min(len(axis), first + len(step.quantity_kw))
+        if begin < end:
+            wanted[begin:end] = step.quantity_kw[begin - first : end - first]
+        for name in members:
+            share = np.minimum(wanted, left[name])
+            if share.any():
+                steps[name].append(replace(step, start=axis.start, quantity_kw=tuple(share.tolist())))
+                left[name] = left[name] - share
+                wanted = wanted - share
+    for name in members:
+        if steps[name]:
+            yield replace(offer, id=f"{offer.id}/{name}", unit=name, steps=tuple(steps[name]))
 
 
 def _contracts(view: View, state: State) -> list[Offer]:
@@ -267,11 +308,6 @@ def places(world: World) -> Mapping[str, Place]:
     zone = {name: g for g, name in enumerate(world.grids)}
     places = {one.id: Place(one.node, one.light, one.tan_phi, zone.get(one.grid, -1)) for one in world.sellers}
     nowhere = Place(-1, "", 0.0, -1)
-    for name, members in world.groups.items():
-        nodes = {(world.seller[m].node, world.seller[m].light) for m in members}
-        grids = {world.seller[m].grid for m in members}
-        node, perimeter = next(iter(nodes)) if len(nodes) == 1 else (-1, "")
-        places[name] = Place(node, perimeter, 0.0, zone.get(next(iter(grids)), -1) if len(grids) == 1 else -1)
     places |= {f"{ORDER}{one.id}": nowhere for one in world.orders}
     places |= {f"{VOLTAGE}{one.grid}": nowhere for one in world.reductions}
     places |= {f"{AGGREGATE}{name}": Place(int(world.border[g]), "", 0.0, -1) for name, g in zone.items()}
@@ -298,13 +334,27 @@ def capped(view: View, book: OrderBook, caps: Floats, open_: Bools) -> tuple[Ord
     before -= before[first]
     cut = np.zeros(len(book))
     cut[order] = np.clip(limit[order] - before, 0, kw)
-    whole = np.array([offer.block for offer in book.offers], dtype=np.bool_)[book.offer]
-    least = np.array([offer.min_quantity_kw for offer in book.offers])[book.offer]
     offered = np.round(book.quantity_mw * 1000)
-    cut[(whole & (cut < offered)) | (cut < np.minimum(least, offered))] = 0.0
+    cut = in_terms(book, cut)
     cut = np.where(open_, cut, offered)
     np.add.at(lost, book.period, (offered - cut) * book.axis.hours)
     return (_kept(replace(book, quantity_mw=np.floor(cut) / 1000.0)) if lost.any() else book), lost
+
+
+def in_terms(book: OrderBook, kw: Floats) -> Floats:
+    """What is left of kW (n,) that blocks are cut to: of a block offer all or nothing, of a least quantity that much in
+    a quarter-hour, all steps together, or nothing."""
+    offered = np.round(book.quantity_mw * 1000)
+    left = kw.copy()
+    whole = np.array([offer.block for offer in book.offers], dtype=np.bool_)
+    spoiled = np.bincount(book.offer[kw < offered], minlength=len(book.offers)) > 0
+    left[(whole & spoiled)[book.offer]] = 0.0
+    least = np.array([offer.min_quantity_kw for offer in book.offers], dtype=np.float64)
+    cell = book.offer * len(book.axis) + book.period
+    total = np.bincount(cell, weights=left, minlength=len(book.offers) * len(book.axis))
+    all_of_it = np.bincount(cell, weights=offered, minlength=len(total))
+    left[total[cell] < np.minimum(least[book.offer], all_of_it[cell])] = 0.0
+    return left
 
 
 def _kept(book: OrderBook) -> OrderBook:
@@ -320,19 +370,13 @@ def part_of(book: OrderBook, rows: Ints) -> OrderBook:
 
 def _limits(view: View, book: OrderBook, caps: Floats) -> Floats:
     """kW (n,) that the seller of each block may give in its direction and quarter-hour; no limit for what is not a
-    unit's or group's active power."""
+    unit's active power."""
     index = {one.id: u for u, one in enumerate(view.world.sellers)}
     way = (book.sign < 0).astype(np.int64)
     limit = np.full(len(book), np.inf)
     units = np.array([index.get(offer.unit or "", -1) for offer in book.offers], dtype=np.int64)
     mine = (units[book.offer] >= 0) & ~book.reactive if len(book) else np.zeros(0, dtype=np.bool_)
     limit[mine] = caps[units[book.offer[mine]], way[mine], book.period[mine]]
-    for o, offer in enumerate(book.offers):
-        members = view.world.groups.get(offer.group or "", ()) if offer.unit is None else ()
-        if members:
-            rows = np.flatnonzero(book.offer == o)
-            total = caps[[index[name] for name in members]].sum(axis=0)
-            limit[rows] = total[way[rows], book.period[rows]]
     return limit
 
 
@@ -349,16 +393,8 @@ def _admissible(view: View, state: State, book: OrderBook, usable: Bools) -> tup
     per_offer = np.ones((len(book.offers), len(book.axis)), dtype=np.bool_)
     free = usable & ~kept
     for o, offer in enumerate(book.offers):
-        called = offer.id.startswith(CONTRACT)
-        if offer.unit:
-            if offer.unit in index:
-                per_offer[o] = (usable if called else free)[index[offer.unit]]
-            continue
-        units = [index[name] for name in world.groups.get(offer.group or "", ()) if name in index]
-        if units:
-            per_offer[o] = usable[units].any(axis=0)
-            if not called:
-                per_offer[o] &= ~kept[units].any(axis=0)
+        if offer.unit in index:
+            per_offer[o] = (usable if offer.id.startswith(CONTRACT) else free)[index[offer.unit]]
     admissible: Bools = per_offer[book.offer, book.period] if len(book) else np.zeros(0, dtype=np.bool_)
     shut: Shut = dict.fromkeys(np.flatnonzero(~admissible).tolist(), (Reason.HELD_ELSEWHERE, "held by another session"))
     dear = admissible & (book.price > world.value_eur_mwh)

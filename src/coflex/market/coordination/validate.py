@@ -20,7 +20,7 @@ from coflex.market.book import OrderBook
 from coflex.market.clearing import Answer
 from coflex.market.coordination.lights import ready_kw
 from coflex.market.coordination.state import State
-from coflex.market.coordination.supply import Supply
+from coflex.market.coordination.supply import Supply, in_terms
 from coflex.market.coordination.view import View
 
 # Walks of one list after which nothing new is taken up any more: what has passed is only cut further.
@@ -127,8 +127,9 @@ def _walked(
 
 def _cut(given: Supply, lines: Ints, kw: Floats, names: list[str]) -> Supply:
     """The supply with lines limited, and why."""
-    quantity = given.book.quantity_mw.copy()
-    quantity[lines] = kw / 1000.0
+    left = np.round(given.book.quantity_mw * 1000)
+    left[lines] = kw
+    quantity = in_terms(given.book, left) / 1000.0
     shut = dict(given.shut)
     for line, name in zip(lines.tolist(), names, strict=True):
         shut[line] = Reason.GRID_LIMIT, name or "what others on the list leave"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -96,13 +97,13 @@ def _bilateral(whole: Task, buyer: Buyer, world: World) -> tuple[Task, ...]:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A session on its horizon (h quarter-hours), before or between its tasks. `known`: what rounds before it found, by
-    all that it depended on."""
+    """A session on its horizon (h quarter-hours), before or between its tasks. `known`: what rounds before it found at
+    the same start, by all that it depended on."""
 
     design: Design
     world: World
     plan: SessionPlan
-    known: dict[bytes, Any] = field(default_factory=dict)
+    known: dict[str, dict[datetime, dict[bytes, Any]]] = field(default_factory=dict)
 
     @property
     def session(self) -> Session:

@@ -208,6 +208,9 @@ def _trade_faults(path: str, session: Session) -> Iterator[Fault]:
     if session.scenarios is not None and not (session.buyers == (Buyer.DSO,) and plain and checked):
         message = "Scenarios are weighed by a DSO, paid as bid, with a free interface and no further check; write that."
         yield f"{path}.scenarios", "scenarios_alone", message
+    if trades.is_capacity and Resource.VOLTAGE_REDUCTION in session.sellers.resources:
+        message = "A lower voltage has no price of availability; let units alone sell capacity."
+        yield f"{path}.sellers.resources", "reduction_of_capacity", message
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources and session.needs is not Needs.REQUESTS:
         message = "A DSO lowers its voltage for another's request; write needs: requests."
         yield f"{path}.sellers.resources", "reduction_without_request", message
@@ -237,6 +240,12 @@ def _pointer_faults(
     """Names of other sessions: forwarded to, admitted, excluded."""
     if session.forward is not None:
         yield from _forward_faults(f"{path}.forward", i, session, readable, names)
+    joined = next((s for s in readable.values() if session.sequence == s.id and s.sequence != s.id), None)
+    if joined is not None and joined.id != session.id:
+        message = (
+            f"'{session.sequence}' is a session of its own; name the sequence otherwise, or put that session in it."
+        )
+        yield f"{path}.sequence", "sequence_is_session", message
     for k, name in enumerate(session.admits):
         place = f"{path}.admits[{k}]"
         source = next((s for s in readable.values() if s.id == name), None)
