@@ -40,7 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     load("before")
     with tempfile.TemporaryDirectory() as room:
-        order = ComparisonOrder(tuple(given.designs), given.case, 1, None, (), 1, None, Path(room), True)
+        order = ComparisonOrder(tuple(given.designs), given.case, 1, None, (), (), 1, None, Path(room), True)
         begun = perf_counter()
         answer = compare(order, lambda step: print(step, flush=True))
         wall = perf_counter() - begun

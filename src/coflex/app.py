@@ -416,14 +416,15 @@ def _city_code(kind: str) -> str:
 @dataclass(frozen=True, slots=True)
 class ComparisonOrder:
     """What is compared; see `coflex.simulation.study`. `designs`: ids, files of own documents, or `all`; `cases`: how
-    many seeds of the case; `cluster`: address of a Dask scheduler, None for `workers` processes here (None: as many as
-    there are processors); `fresh`: nothing that was done before is taken."""
+    many seeds of the case; `held`: levers at one value each; `cluster`: address of a Dask scheduler, None for `workers`
+    processes here (None: as many as there are processors); `fresh`: nothing that was done before is taken."""
 
     designs: tuple[str, ...]
     case: str
     cases: int
     vary: str | None
     values: tuple[float, ...]
+    held: tuple[tuple[str, float], ...]
     workers: int | None
     cluster: str | None
     out: Path
@@ -436,7 +437,7 @@ def compare(order: ComparisonOrder, progress: Progress) -> comparison.Comparison
 
     Raises Refused with every fault of the order and of the designs, CoflexError when the cluster cannot be reached.
     """
-    where = places(order.case, order.cases, order.vary, order.values)
+    where = places(order.case, order.cases, order.vary, order.values, order.held)
     coupled = Document.of(load_design(COUPLED))
     wanted = _compared(order.designs, coupled)
     kept = ResultFolder(order.out / "runs")

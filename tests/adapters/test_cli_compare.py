@@ -92,6 +92,8 @@ def test_faults_of_all_designs_are_told_at_once(tmp_path: Path) -> None:
         (("--vary", "liquidity"), 1),
         (("--values", "0,1"), 1),
         (("--vary", "weather", "--values", "0,1"), 2),
+        (("--set", "congestion"), 2),
+        (("--set", "wind=1"), 1),
         (("--vary", "liquidity", "--values", "0,nan"), 2),
         (("--vary", "liquidity", "--values", "little"), 2),
         (("--workers", "1", "--cluster", "tcp://127.0.0.1:1"), 2),

@@ -292,8 +292,10 @@ def test_what_one_chain_holds_another_cannot_buy_and_its_own_preliminary_awards_
     units = [("B3", "a"), ("B3", "a")]
     first = offer(case, 0, "u0", UP, ("80", 4))
     second = offer(case, 1, "u1", UP, ("50", 30))
-    rules = design(session("one", firm="PT15M"), session("two", "D-1T12:00"), session("three", "D-1T13:00"))
-    rules = rules.model_copy(update={"sessions": (*rules.sessions[:2], renamed(rules, 2, "one"))})
+    rules = design(session("one"), session("two", "D-1T12:00"), session("three", "D-1T13:00"))
+    early = rules.sessions[0].horizon.model_copy(update={"firm": "PT15M"})
+    first_round = rules.sessions[0].model_copy(update={"horizon": early})
+    rules = rules.model_copy(update={"sessions": (first_round, rules.sessions[1], renamed(rules, 2, "one"))})
     alone, both = stressed(case, 1.8, units, [first]), stressed(case, 1.8, units, [first, second])
     start = held(alone, rules, 0)
     assert [(c, one.award.unit, one.award.quantity_kw) for c, one in start.state.bought] == [("one", "u0", 4)]

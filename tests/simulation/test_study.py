@@ -112,6 +112,16 @@ def test_every_fault_of_an_order_is_told_at_once() -> None:
         assert [one.code for one in refused.value.findings] == ["half_given"]
 
 
+def test_a_lever_is_held_while_another_is_varied() -> None:
+    found = places("small", 1, "congestion", (0.5, 1.0), (("forecast_error", 0.3),))
+    assert [dict(one.levers) for one in found] == [
+        {"congestion": value, "forecast_error": 0.3, "liquidity": 1.0} for value in (0.5, 1.0)
+    ]
+    with pytest.raises(Refused) as refused:
+        places("small", 1, "congestion", (0.5,), (("congestion", 1.0), ("wind", 1.0)))
+    assert {(one.place, one.code) for one in refused.value.findings} == {("set", "set_twice"), ("set", "unknown_lever")}
+
+
 def test_a_key_depends_on_all_that_a_result_depends_on_and_on_nothing_else() -> None:
     job = Job(DOCUMENTS["smartnet_a"], HERE[0], "1", True, ({}, {}))
     others = [

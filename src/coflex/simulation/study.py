@@ -102,10 +102,12 @@ class Job:
         return f"{self.document.id if self.measured else 'no market, fully coupled'} on {self.place}"
 
 
-def places(name: str, seeds: int, vary: str | None, values: Sequence[float]) -> tuple[Place, ...]:
-    """Case `name` with the seeds 1 to `seeds` and, where a lever is varied, each of its values. Raises Refused with
-    every fault."""
-    faults = []
+def places(
+    name: str, seeds: int, vary: str | None, values: Sequence[float], held: Sequence[tuple[str, float]] = ()
+) -> tuple[Place, ...]:
+    """Case `name` with the seeds 1 to `seeds` and, where a lever is varied, each of its values; those of `held` stay at
+    one. Raises Refused with every fault."""
+    faults = list(_held_faults(vary, held))
     if name not in CASES:
         faults.append(Finding("case", "unknown_case", f"There is no case '{name}'; choose {' or '.join(CASES)}."))
     if seeds < 1:
@@ -121,9 +123,19 @@ def places(name: str, seeds: int, vary: str | None, values: Sequence[float]) -> 
     refuse("The comparison", faults)
     found = []
     for seed, value in product(range(1, seeds + 1), values or (None,)):
-        levers = LEVERS | ({} if vary is None or value is None else {vary: float(value)})
+        levers = LEVERS | dict(held) | ({} if vary is None or value is None else {vary: float(value)})
         found.append(Place(name, seed, tuple(sorted(levers.items()))))
     return tuple(found)
+
+
+def _held_faults(vary: str | None, held: Sequence[tuple[str, float]]) -> Iterator[Finding]:
+    """Levers that are not there, that are held at two values, or held and varied."""
+    names = Counter(name for name, _ in held)
+    for name, count in names.items():
+        if name not in LEVERS:
+            yield Finding("set", "unknown_lever", f"There is no lever '{name}'; choose {', '.join(LEVERS)}.")
+        if count > 1 or name == vary:
+            yield Finding("set", "set_twice", f"The lever '{name}' has two values; set it once, or vary it.")
 
 
 @lru_cache(maxsize=1)

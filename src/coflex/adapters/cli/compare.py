@@ -42,6 +42,18 @@ def _values(given: str | tuple[float, ...]) -> tuple[float, ...]:
     return numbers
 
 
+def _held(text: str) -> tuple[str, float]:
+    """A lever and its value. Raises BadParameter on what is neither."""
+    name, sign, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not sign or not isfinite(number):
+        raise typer.BadParameter(f"'{text}' is no lever with a value; write --set congestion=0.8.")
+    return name.strip().replace("-", "_"), number
+
+
 def compare(
     ctx: typer.Context,
     names: Designs,
@@ -51,6 +63,9 @@ def compare(
     values: Annotated[
         Any, typer.Option("--values", parser=_values, metavar="0,0.5,1", help="What the lever is set to.")
     ] = (),
+    held: Annotated[
+        list[str] | None, typer.Option("--set", metavar="LEVER=VALUE", help="Another lever, held at one value.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Processes; as many as processors if not given.")
     ] = None,
@@ -71,8 +86,9 @@ def compare(
     if workers is not None and cluster is not None:
         raise typer.BadParameter("Work is done here or on a cluster; give --workers or --cluster.")
     lever = None if vary is None else vary.value.replace("-", "_")
+    levers = tuple(_held(text) for text in held or ())
     with application(ctx, as_json) as world:
-        order = world.ComparisonOrder(tuple(names), case, cases, lever, values, workers, cluster, out, fresh)
+        order = world.ComparisonOrder(tuple(names), case, cases, lever, values, levers, workers, cluster, out, fresh)
         with screen.progress() as progress:
             answer = world.compare(order, progress)
         if as_json:
