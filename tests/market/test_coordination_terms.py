@@ -1,14 +1,13 @@
 """Terms that hold over sessions and rounds, and those that a design must not leave open: one small case for each.
 
 Prices and quantities are those of the table in `simulation/coordination/small.py`. At 10 local time the system needs
-4000 kW up, which in the order of price are s3 2000 at 20, w1 1000 at 25, n1 1500 at 30, s1 800 at 35, s2 1500 at 45;
+4000 kW up, which in the order of price are s3 2000 at 20, w1 1000 at 25, n1 1500 at 30, s1 800 at 35, t1 10,000 at 40;
 north's line carries 500 kW more, up from north/end.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,11 +17,9 @@ import numpy as np
 import pytest
 from test_coordination_engine import (
     at,
-    award,
     case,
     design,
     held_kw,
-    index,
     local,
     ready,
     refused_for,
@@ -34,21 +31,21 @@ from test_coordination_engine import (
 
 from coflex.domain.clearing import Status
 from coflex.domain.errors import Refused
-from coflex.domain.offer import Offer, OfferStep
+from coflex.domain.offer import OfferStep
 from coflex.domain.quantity import Direction, Ints
 from coflex.market.coordination.outcome import Bought, Run
 from coflex.market.coordination.run import obstacles, run
-from coflex.market.coordination.state import State
 from coflex.market.coordination.world import World
-from coflex.market.design import Service
+from coflex.market.design import Design, Service
 from coflex.simulation.coordination.assembly import ZONE
 from coflex.simulation.coordination.small import small
 
 UP, DOWN = Direction.UP, Direction.DOWN
 # What serves the need at 10 where s3 does not sell.
-WITHOUT_S3 = {"w1": 1000, "n1": 1500, "s1": 800, "s2": 700}
+WITHOUT_S3 = {"w1": 1000, "n1": 1500, "s1": 800, "t1": 700}
 # Of 4 MW, what a walk leaves free of a limit that stops a line, and what rounding to whole kW takes.
 SPARE_KW = 3
+NORTH_LIGHT = {"grid": {"distribution": "capability", "transmission": "none"}, "validation": "traffic_light"}
 
 
 def changed(world: World, unit: str, way: Direction, **terms: Any) -> World:
@@ -114,6 +111,20 @@ def test_a_block_is_sold_by_a_round_that_holds_all_of_it() -> None:
     assert [sold(world, halves, 10 + q / 4) for q in range(4)] == [WITHOUT_S3] * 4
 
 
+@pytest.mark.spec("MKT-03")
+@pytest.mark.parametrize("rolling", [False, True], ids=["two gates", "rounds"])
+def test_a_block_is_not_decided_in_parts(rolling: bool) -> None:
+    """The block from 10 to 11 lies in the horizon of a session that decides the time up to 10:30, or a quarter-hour:
+    it is sold in all four quarter-hours or in none."""
+    world = changed(case(), "s3", UP, block=True, steps=(OfferStep(1, case().axis[at(10)], Decimal(20), (2000,) * 4),))
+    half = {"starts": "D", "ends": "D+1", "firm": "PT10H30M"}
+    rest = {"starts": "D+PT10H30M", "ends": "D+1", "firm": "rest"}
+    gates = (session("a", 6, sequence="z", horizon=half), session("b", 8, sequence="z", horizon=rest))
+    ahead = over("PT15M", 96, horizon={"starts": "D", "ends": "D+PT3H", "firm": "PT15M"})
+    found = run(design(*((ahead,) if rolling else gates)), world)
+    assert kwh(found, "s3", UP) in (0, 2000)
+
+
 @pytest.mark.spec("MKT-02")
 def test_an_offer_is_gone_at_the_instant_until_which_it_is_valid() -> None:
     """The gate closes at 08:00 of the day before."""
@@ -129,6 +140,59 @@ def test_a_product_narrows_the_offers_to_its_own() -> None:
     assert {one.award.unit for one in found.bought} == {"s1"}
     assert sold(world, found, 10) == {"s1": 800}
     assert refused_for(design(session(product="morning")), world) == {"no_product"}
+
+
+@pytest.mark.spec("MKT-03")
+def test_offers_that_exclude_each_other_are_not_sold_in_two_sessions() -> None:
+    """A quarter of 4000 is s3's at 20; w1, of the same label, is out, so n1, s1 and t1 give the rest."""
+    world = case()
+    for unit in ("s3", "w1"):
+        world = changed(world, unit, UP, exclusive="either", provider="sp")
+    found = run(design(session("first", 6, request_share=0.25), session("rest", 8)), world)
+    assert sold(world, found, 10, "first") == {"s3": 1000}
+    assert sold(world, found, 10, "rest") == {"n1": 1500, "s1": 800, "t1": 700}
+
+
+@pytest.mark.spec("MKT-03")
+def test_offers_that_exclude_each_other_are_not_sold_in_two_rounds() -> None:
+    """s3 offers at 10 alone and is sold there; at 12:30 w1, of the same label, is out, as it is in one clearing."""
+    world = case()
+    for unit in ("s3", "w1"):
+        world = changed(world, unit, UP, exclusive="either", provider="sp")
+    world = changed(world, "s3", UP, steps=(OfferStep(1, case().axis[at(10)], Decimal(20), (2000,) * 4),))
+    for rules in (design(session()), design(over("PT1H", 24))):
+        found = run(rules, world)
+        assert sold(world, found, 10) == {"s3": 2000, "n1": 1500, "s1": 500}
+        assert sold(world, found, 12.5) == {"n1": 1500}
+
+
+@pytest.mark.spec("MKT-03")
+def test_a_block_that_a_light_cuts_somewhere_is_gone_everywhere() -> None:
+    """2500 of the second quarter-hour are beyond s3's 2000 kW."""
+    steps = (OfferStep(1, case().axis[at(10)], Decimal(1), (1000, 2500, 1000, 1000)),)
+    world = changed(case(), "s3", UP, block=True, steps=steps)
+    found = run(design(session()), world)
+    assert [sold(world, found, 10 + q / 4) for q in range(4)] == [WITHOUT_S3] * 4
+
+
+@pytest.mark.spec("MKT-03")
+def test_a_least_quantity_is_of_all_steps_together() -> None:
+    """1000 at 20 and 2000 at 21, no less than 1500, within a light of 2000 kW."""
+    start = case().axis.start
+    steps = tuple(OfferStep(n, start, Decimal(19 + n), (1000 * n,) * 96) for n in (1, 2))
+    world = changed(case(), "s3", UP, min_quantity_kw=1500, steps=steps)
+    assert sold(world, run(design(session()), world), 10) == {"s3": 2000, "w1": 1000, "n1": 1000}
+
+
+def test_the_last_mobilised_of_the_clock_hour_is_found_over_all_rounds_in_it() -> None:
+    """The dearest of 10 to 11 is t1 at 40, called in the last quarter-hour: it is paid in all four."""
+    world = asking(case(), {})
+    kw = world.system_kw.copy()
+    kw[at(10) : at(11)] = [100, 4000, 100, 6000]
+    world = replace(world, system_kw=kw)
+    found = run(design(over("PT15M", 96, pricing="marginal")), world)
+    assert len({one.award.start for one in found.bought}) == 4
+    assert {one.award.price_eur_mwh for one in found.bought} == {Decimal(40)}
 
 
 # ---------------------------------------------------------------- groups
@@ -170,19 +234,25 @@ def test_two_gates_at_once_leave_a_group_the_units_that_neither_keeps() -> None:
     assert sold(world, found, 19, "central") == {"s2": 1500, "s3": 500}
 
 
-@pytest.mark.parametrize(
-    "looks",
-    [
-        {"grid": {"distribution": "capability", "transmission": "none"}, "validation": "traffic_light"},
-        {"validation": "merit_order"},
-        {"grid": {"distribution": "none", "transmission": "ac"}},
-    ],
-)
-def test_a_group_without_one_place_is_refused_where_the_grid_counts(looks: dict[str, Any]) -> None:
-    world = together(case(), 2000, 1, ("n1", "s1"))
-    assert refused_for(design(session(**looks)), world) == {"groups_spread"}
-    assert refused_for(design(session(**looks)), together(case(), 1800, 1)) == set()
+@pytest.mark.spec("MKT-07")
+@pytest.mark.parametrize("checked", [NORTH_LIGHT, {"validation": "merit_order"}], ids=["lights", "walk"])
+def test_a_group_over_two_places_keeps_the_limits_at_each(checked: dict[str, Any]) -> None:
+    """The group of n1 and s1 offers their 2300 kW at 1, and neither offers alone: n1's part is within the 500 kW of
+    north's line, s1's 800 are called in full."""
+    world = together(case(), 2300, 1, ("n1", "s1"))
+    world = replace(world, offers=tuple(one for one in world.offers if one.unit not in ("n1", "s1")))
+    found = run(design(session(**checked)), world)
+    kw = sold(world, found, 10)
+    assert 500 - SPARE_KW <= kw["n1"] <= 500 and kw["s1"] == 800
+    assert found.final.violations_distribution == found.final.before_distribution
+
+
+@pytest.mark.parametrize("term", [{"block": True}, {"min_quantity_kw": 500}, {"energy_limit_kwh": 500}])
+def test_a_group_whose_terms_bind_its_units_is_refused(term: dict[str, Any]) -> None:
+    world = together(case(), 1800, 10)
+    tied = tuple(replace(one, **term) if one.group else one for one in world.offers)
     assert refused_for(design(session()), world) == set()
+    assert refused_for(design(session()), replace(world, offers=tied)) == {"group_terms"}
 
 
 # ---------------------------------------------------------------- what a request buys, and a contract
@@ -205,11 +275,14 @@ def test_a_dso_asks_for_no_energy_beside_its_limits() -> None:
     assert told.place.endswith("local") and "assessment" in told.message
 
 
-def contracts(admitted: bool) -> Any:
+def contracts(admitted: bool) -> Design:
     """The DSOs hold n2 1000 kW each way under a conditional contract, and buy what their limits lack."""
     tender = {"lasts": "P1Y", "activation": "conditional"}
     admits = {"admits": ["year"]} if admitted else {}
-    return design(ready(id="year", buyers=["dso"], services=["congestion"], tender=tender), local(gate=7, **admits))
+    year = ready(
+        id="year", buyers=["dso"], sellers={"levels": ["distribution"]}, services=["congestion"], tender=tender
+    )
+    return design(year, local(gate=7, **admits))
 
 
 @pytest.mark.spec("MKT-13")
@@ -237,9 +310,18 @@ def test_a_conditional_contract_mends_what_free_offers_leave() -> None:
     assert sold(world, run(contracts(False), world), 12) == {"n1": -600}
 
 
-# ---------------------------------------------------------------- lights and walks
+@pytest.mark.spec("MKT-13")
+def test_a_contract_that_is_called_makes_no_offer_a_gain() -> None:
+    """n2 is called for 400 kW at 12; n3, which pays 5 EUR/MWh to go down, is needed then as little as at 04."""
+    some = (OfferStep(1, case().axis.start, Decimal(20), (600,) * 96),)
+    pays = (OfferStep(1, case().axis.start, Decimal(-5), (2000,) * 96),)
+    world = changed(changed(case(), "n1", DOWN, steps=some), "n3", DOWN, steps=pays)
+    found = run(contracts(True), world)
+    assert sold(world, found, 12) == {"n1": -600, "n2": -400}
+    assert sold(world, found, 4) == {}
 
-NORTH_LIGHT = {"grid": {"distribution": "capability", "transmission": "none"}, "validation": "traffic_light"}
+
+# ---------------------------------------------------------------- lights and walks
 
 
 def end_of_north(kw: dict[str, int]) -> int:
@@ -288,8 +370,19 @@ def wanting(world: World, *services: Service) -> World:
     return replace(world, reserve_kw={(one, UP): np.full(len(world.axis), 5000) for one in services})
 
 
+# n1's 498 kW kept ready and n2's 1000 rise together to a third each, so that n2 has 333 beside the 498.
+
+
 @pytest.mark.spec("MKT-07")
-@pytest.mark.parametrize("checked", [NORTH_LIGHT, {"validation": "merit_order"}, {"validation": "static_together"}])
+@pytest.mark.parametrize(
+    "checked",
+    [
+        NORTH_LIGHT,
+        {"validation": "merit_order"},
+        {"validation": "static_together"},
+    ],
+    ids=["lights", "walk", "filter"],
+)
 @pytest.mark.parametrize("apart", [False, True], ids=["one session", "two sessions"])
 def test_all_capacity_together_fits_the_line(checked: dict[str, Any], apart: bool) -> None:
     """At north/end n1 offers 500 kW of FCR, n2 1000 of congestion management: at 10 the line bears 500 of both."""
@@ -303,6 +396,16 @@ def test_all_capacity_together_fits_the_line(checked: dict[str, Any], apart: boo
             kw[kept.unit or ""] += kept.quantity_kw
     assert 0 < end_of_north(kw) <= 500
     assert kw["t1"] == 1000 and kw["t2"] == 2000
+
+
+@pytest.mark.spec("MKT-07")
+def test_capacity_in_two_perimeters_of_one_line_fits_it() -> None:
+    """n2 in a perimeter of its own, beside n1: both are at north/end all the same."""
+    sellers = tuple(replace(one, perimeter="north/other") if one.id == "n2" else one for one in case().sellers)
+    world = replace(wanting(case(), Service.FCR, Service.CONGESTION), sellers=sellers)
+    found = run(design(ready(services=["fcr", "congestion"], **NORTH_LIGHT)), world)
+    kw = {one.unit or "": one.quantity_kw for one in found.reserved if one.start == world.axis[at(10)]}
+    assert 0 < end_of_north(kw) <= 500
 
 
 def test_a_light_for_energy_leaves_room_for_what_is_kept_ready() -> None:
@@ -343,8 +446,9 @@ def test_a_gate_at_once_that_gives_up_what_it_held_for_a_while_leaves_nothing_of
     assert {one.award.session for one in found.bought} == {"local", "last"}
     assert all(one.award.status is Status.DEFINITIVE for one in found.bought)
     assert np.abs(found.final.interface_kw - moved_by_grid(case(), found.bought)).max() < 0.5
-    # At 10 and 15 nothing is broken, so nothing is bought.
-    assert sold(case(), found, 10) == sold(case(), found, 15) == {}
+    # The plan for 10 has 1000 kW of n1 on a line with room for 500, which the DSO mends with the unit that is left.
+    assert sold(case(), found, 10) == {"n2": -500}
+    assert sold(case(), found, 15) == {}
 
 
 def test_gates_at_once_in_rounds_keep_what_each_round_bought() -> None:

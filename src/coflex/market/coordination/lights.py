@@ -31,11 +31,9 @@ def lights(view: View, state: State, free_kw: Floats) -> dict[tuple[str, int], F
     np.logical_or.at(opposite, 2 * perimeter, held < 0)
     np.logical_or.at(opposite, 2 * perimeter + 1, held > 0)
     ready = ready_kw(view, state)[inside]
-    potential = np.concatenate([(free_kw[inside] + ready)[:, way] for way in (0, 1)])
-    kw = _capability(view, state, inside, part, 2 * len(names), np.where(opposite[part], 0.0, potential))
-    kept = np.zeros_like(kw)
-    np.add.at(kept, part, np.concatenate([ready[:, 0], ready[:, 1]]))
-    kw = np.maximum(0.0, kw - kept)
+    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    potential = np.where(opposite[part], 0.0, potential)
+    kw = _capability(view, state, inside, part, 2 * len(names), potential, ready)
     found = {}
     for p, name in enumerate(names):
         found[(name, 1)], found[(name, -1)] = kw[2 * p] / 1000.0, kw[2 * p + 1] / 1000.0
@@ -49,9 +47,8 @@ def filtered(view: View, state: State, free_kw: Floats, caps: Floats) -> Floats:
         return caps
     parts = 2 * len(inside)
     ready = ready_kw(view, state)[inside]
-    potential = np.concatenate([(free_kw[inside] + ready)[:, way] for way in (0, 1)])
-    kw = _capability(view, state, inside, np.arange(parts, dtype=np.int64), parts, potential)
-    kw = np.maximum(0.0, kw - np.concatenate([ready[:, 0], ready[:, 1]]))
+    potential = np.concatenate([free_kw[inside, 0], free_kw[inside, 1]])
+    kw = _capability(view, state, inside, np.arange(parts, dtype=np.int64), parts, potential, ready)
     cut = caps.copy()
     cut[inside, 0], cut[inside, 1] = np.floor(kw[: len(inside)] + 1e-6), np.floor(kw[len(inside) :] + 1e-6)
     return cut
@@ -72,14 +69,24 @@ def _below(view: View) -> Ints:
     return np.array([u for u, one in enumerate(sellers) if one.grid and one.node >= 0], dtype=np.int64)
 
 
-def _capability(view: View, state: State, inside: Ints, part: Ints, parts: int, potential: Floats) -> Floats:
-    """Whole kW (parts, h) that the distribution grids' limits leave."""
+def _capability(
+    view: View, state: State, inside: Ints, part: Ints, parts: int, potential: Floats, ready: Floats
+) -> Floats:
+    """Whole kW (parts, h) that the distribution grids' limits leave beside what units keep `ready` (units, 2, h), which
+    stands in parts of its own that give up nothing."""
     sellers = [view.world.sellers[u] for u in inside.tolist()]
-    node = np.array([one.node for one in sellers], dtype=np.int64)
-    tan_phi = np.array([one.tan_phi for one in sellers])
+    node = np.tile(np.array([one.node for one in sellers], dtype=np.int64), 2)
+    tan_phi = np.tile(np.array([one.tan_phi for one in sellers]), 2)
     sign = np.concatenate([np.ones(len(inside), dtype=np.int64), -np.ones(len(inside), dtype=np.int64)])
-    agents = Agents(np.tile(node, 2), np.tile(tan_phi, 2), sign, part, parts)
-    kw = np.zeros((parts, potential.shape[1]))
+    agents, floor, kept = Agents(node, tan_phi, sign, part, parts), None, np.concatenate([ready[:, 0], ready[:, 1]])
+    if kept.any():
+        twice = np.concatenate([part, parts + part])
+        agents = Agents(np.tile(node, 2), np.tile(tan_phi, 2), np.tile(sign, 2), twice, 2 * parts)
+        potential = np.concatenate([potential, kept])
+        floor = np.zeros((2 * parts, potential.shape[1]))
+        np.add.at(floor, parts + part, kept)
+    kw = np.zeros((agents.parts, potential.shape[1]))
     for network, solved, at in view.below(state):
-        kw[:, at] = capability(network, solved, agents, potential[:, at]).kw
-    return np.floor(kw + 1e-6)
+        least = None if floor is None else floor[:, at]
+        kw[:, at] = capability(network, solved, agents, potential[:, at], least).kw
+    return np.floor(kw[:parts] + 1e-6)

@@ -277,10 +277,15 @@ class _Clearing:
             return clear_on(model, given.book, open_, wanted, None if idle else grid, self.capability, given.toll)
         # Capacity of conditional contracts is called where free offers leave something uncovered, and behind them.
         alone = clear_on(model, given.book, open_ & ~given.last, wanted, grid, self.capability, given.toll)
-        if not (alone.uncovered_mw > UNCOVERED_MW).any() and not alone.short.any():
+        lacking = np.zeros(len(given.book.axis), dtype=np.bool_)
+        lacking[wanted.period[alone.uncovered_mw[: len(wanted)] > UNCOVERED_MW]] = True
+        if alone.rows is not None:
+            lacking[alone.rows.period[alone.short > 0]] = True
+        if not lacking.any():
             return alone
-        toll = np.where(given.last, LAST, 0.0) + (0.0 if given.toll is None else given.toll)
-        return clear_on(model, given.book, open_, wanted, grid, self.capability, toll)
+        behind = replace(given.book, price=given.book.price + np.where(given.last, LAST, 0.0))
+        open_ &= ~given.last | lacking[given.book.period]
+        return clear_on(model, behind, open_, wanted, grid, self.capability, given.toll)
 
     # ------------------------------------------------------------ needs
 

@@ -21,7 +21,7 @@ from coflex.market.book import OrderBook, Place, build, seller
 from coflex.market.coordination.state import State
 from coflex.market.coordination.view import Task, View
 from coflex.market.coordination.world import World
-from coflex.market.design import Buyer, Interface, Resource, Service, Trades
+from coflex.market.design import Buyer, Interface, Resource, Service, SessionPlan, Trades
 from coflex.market.pricing import bid
 
 ORDER, VOLTAGE, AGGREGATE, CONTRACT = "order ", "voltage ", "aggregate ", "contract "
@@ -162,7 +162,7 @@ def _free(view: View, task: Task | None, aggregated: bool) -> list[Offer]:
 def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Offer]:
     """Offers that their own terms still let stand: valid when the gate closes, blocks wholly inside the horizon, runs
     of limited length not sold before, energy less what other rounds took."""
-    axis, hours = view.plan.horizon, view.plan.horizon.hours
+    hours = view.plan.horizon.hours
     limited = {offer.id for offer in offers if offer.energy_limit_kwh is not None or offer.max_periods is not None}
     used = dict.fromkeys(limited, 0.0)
     for _, one in state.bought if limited else ():
@@ -174,9 +174,7 @@ def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Off
             continue
         if taken.get(offer.exclusive or "", offer.id) != offer.id:
             continue
-        if offer.block and any(
-            step.start < axis.start or step.start + len(step.quantity_kw) * axis.step > axis.end for step in offer.steps
-        ):
+        if offer.block and not _whole_in(offer, view.plan):
             continue
         if offer.max_periods is not None and used[offer.id]:
             continue
@@ -186,15 +184,21 @@ def _in_terms(view: View, state: State, offers: Sequence[Offer]) -> Iterator[Off
             yield offer
 
 
+def _whole_in(offer: Offer, plan: SessionPlan) -> bool:
+    """Whether a block lies wholly in what the round decides for good, or wholly in what it leaves open."""
+    axis = plan.horizon
+    starts = min(step.start for step in offer.steps)
+    ends = max(step.start + len(step.quantity_kw) * axis.step for step in offer.steps)
+    return axis.start <= starts and ends <= axis.end and (ends <= plan.firm.end or starts >= plan.firm.end)
+
+
 def _labels_taken(view: View, state: State, offers: Sequence[Offer]) -> dict[str, str]:
-    """Of labels whose offers exclude each other: the one that was bought before on the horizon."""
+    """Of labels whose offers exclude each other: the one that was bought before."""
     label = {offer.id: offer.exclusive for offer in view.world.offers if offer.exclusive is not None}
     if not any(offer.exclusive is not None for offer in offers):
         return {}
     sold = (one.award for _, one in state.bought)
-    return {
-        label[one.offer] or "": one.offer for one in sold if one.offer in label and view.plan.horizon.covers(one.start)
-    }
+    return {label[one.offer] or "": one.offer for one in sold if one.offer in label}
 
 
 def _of_units(view: View, offer: Offer, usable: Bools) -> Iterator[Offer]:
