@@ -1,8 +1,8 @@
 """The study of docs/coordination-study.md: coordination schemes where congestions are few and many, and sequential
 markets by what they do about the interface.
 
-`python tools/coordination_study.py` runs all of it on two processes (a quarter of an hour) and prints the tables of the
-page. Each line on stderr is one run.
+`python tools/coordination_study.py` runs all of it on two processes (eight minutes) and prints the tables of the page.
+Each line on stderr is one run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 
@@ -35,6 +35,10 @@ SCHEMES = {
     "smartnet_c": "C",
     "smartnet_d_two": "D two",
 }
+# More days, where it depends on the day which scheme costs least.
+DAYS = tuple(range(1, 11))
+DAYS_AT, DAYS_ERRORS = (0.6, 0.65, 0.7, 0.8), (0.0, 1.0)
+CENTRAL, LOCAL, ONE = "smartnet_a", "smartnet_b", "smartnet_d_one"
 # Where sequential markets are compared: a few congestions, and many.
 SEQUENTIAL_AT = (0.8, 1.0)
 COMMON, FRAGMENTED, MULTI_LEVEL = "coordinet_common", "coordinet_fragmented", "coordinet_multi_level"
@@ -64,37 +68,46 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a design cost at a place, in EUR: `bought`, at bids; `limits`, mending of limits alone; `balance`, energy
-    that is not balanced; `mended`, both mended together, as `coflex compare` counts. `without`, `left`: distribution
-    limits broken without a market, and before mending. `ending` of sessions that answer each other."""
+    """What a design cost at a place, in EUR: `bought`, at bids; `limits`, the mending of limits; `balance`, energy that
+    is not balanced, on top. `without`, `left`: distribution limits broken without a market, and before mending.
+    `rounds` and `ending` of sessions that answer each other."""
 
     design: str
     place: Place
     bought: float
     limits: float
     balance: float
-    mended: float
     without: int
     left: int
+    rounds: int
     ending: str
 
     @property
+    def foreseen(self) -> float:
+        """Without the energy that forecasts miss."""
+        return self.bought + self.limits
+
+    @property
     def total(self) -> float:
+        """What `coflex compare` gives as Total where bids are paid."""
         return self.bought + self.limits + self.balance
 
 
 def row(name: str, place: Place, world: World, found: Run) -> Row:
     """A run's costs. At bids, so that designs of different pricing can stand in one table."""
     told, end = kpis(found, world, None), found.final
-    mended = float(told.cost_mending_eur)
-    bought = float(told.cost_resource_eur) - mended
-    balance = end.unbalanced_kwh * world.emergency_eur_mwh / 1000
-    alone = end.limits_kwh * world.emergency_eur_mwh / 1000
+    bought = float(told.cost_resource_eur - told.cost_mending_eur)
+    limits, balance = (kwh * world.emergency_eur_mwh / 1000 for kwh in (end.limits_kwh, end.unbalanced_kwh))
     broken = end.before_distribution, end.violations_distribution
-    return Row(name, place, bought, alone, balance, mended, *broken, found.ending)
+    return Row(name, place, bought, limits, balance, *broken, found.rounds, found.ending)
 
 
 # ---------------------------------------------------------------- few and many congestions
+
+
+def few(place: Place) -> list[Row]:
+    """The centralised, the local and the common scheme at a place."""
+    return schemes(place, (CENTRAL, LOCAL, ONE))
 
 
 def schemes(place: Place, designs: Iterable[str] = SCHEMES) -> list[Row]:
@@ -163,19 +176,34 @@ def sequential(place: Place, bases: Sequence[str] = (FRAGMENTED, MULTI_LEVEL), r
 
 
 def scheme_table(rows: Sequence[Row]) -> Iterator[str]:
-    """Means over seeds: cost of the common market without that of balance, and by how much the others are dearer."""
+    """Means over seeds: cost of the common market, energy that forecasts miss left out, and by how much the others are
+    dearer."""
     first, *others = SCHEMES
-    names = ["error", "congestion", "broken before", *SCHEMES.values(), "A leaves broken", "A, mended together"]
+    names = ["error", "congestion", "broken before", *SCHEMES.values(), "A leaves broken"]
     yield "| " + " | ".join(names) + " |"
     yield "|" + " ---: |" * len(names)
     for error, congestion in product(ERRORS, CONGESTIONS):
         here = [r for r in rows if (r.place.forecast_error, r.place.congestion) == (error, congestion)]
-        mean = {name: fmean(r.bought + r.limits for r in here if r.design == name) for name in SCHEMES}
-        joint = {name: fmean(r.bought + r.mended for r in here if r.design == name) for name in SCHEMES}
+        mean = {name: fmean(r.foreseen for r in here if r.design == name) for name in SCHEMES}
         cells = [f"{mean[first]:,.0f}", *(f"{mean[name] - mean[first]:+,.0f}" for name in others)]
         cells += [f"{fmean(r.left for r in here if r.design == 'smartnet_a'):.0f}"]
-        cells += [f"{joint['smartnet_a'] - joint[first]:+,.0f}"]
         yield f"| {error:g} | {congestion:g} | {here[0].without} | " + " | ".join(cells) + " |"
+
+
+def days_table(rows: Sequence[Row]) -> Iterator[str]:
+    """By how much A and B are dearer than the common market in one step: mean and median of the days, A's dearest day;
+    and the days on which A, and on which B or D, costs least by more than half a euro."""
+    names = ["error", "congestion", "A mean", "median", "dearest day", "B mean", "median", "A least", "B or D least"]
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + " ---: |" * len(names)
+    for error, congestion in product(DAYS_ERRORS, DAYS_AT):
+        here = [r for r in rows if (r.place.forecast_error, r.place.congestion) == (error, congestion)]
+        cost = {(r.design, r.place.seed): r.foreseen for r in here}
+        a, b = ([cost[name, day] - cost[ONE, day] for day in DAYS] for name in (CENTRAL, LOCAL))
+        ahead = [min(0.0, other) - mine for mine, other in zip(a, b, strict=True)]
+        cells = [f"{x:+,.0f}" for x in (fmean(a), median(a), max(a), fmean(b), median(b))]
+        cells += [str(sum(x > 0.5 for x in ahead)), str(sum(x < -0.5 for x in ahead))]
+        yield f"| {error:g} | {congestion:g} | " + " | ".join(cells) + " |"
 
 
 def sequential_table(rows: Sequence[Row]) -> Iterator[str]:
@@ -209,7 +237,9 @@ def main() -> None:
         of_interfaces = _through(pool, sequential, [Place(at, 0.0, seed) for at in SEQUENTIAL_AT for seed in SEEDS])
         levers = product(ERRORS, CONGESTIONS, SEEDS)
         of_schemes = _through(pool, schemes, [Place(congestion, error, seed) for error, congestion, seed in levers])
-    print("\n".join([*scheme_table(of_schemes), "", *sequential_table(of_interfaces)]))
+        levers = product(DAYS_ERRORS, DAYS_AT, DAYS)
+        of_days = _through(pool, few, [Place(congestion, error, seed) for error, congestion, seed in levers])
+    print("\n".join([*scheme_table(of_schemes), "", *days_table(of_days), "", *sequential_table(of_interfaces)]))
 
 
 if __name__ == "__main__":

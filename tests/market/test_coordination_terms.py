@@ -531,3 +531,17 @@ def test_an_answer_keeps_its_own_spare_lines_ready_and_no_round_s_before(at_most
     assert held_kw(found, "below") == {("n2", "down"): 100}
     assert [one.quantity_kw for one in found.reserved] == [100] * 4
     assert sold(case(), found, 12) == {"n1": -1000, "n3": -500}
+
+
+# ---------------------------------------------------------------- inertia
+
+
+@pytest.mark.spec("MKT-01")
+def test_inertia_is_held_ready_at_the_price_of_the_dearest_that_is_needed() -> None:
+    """20,000 kW s are asked for: t2 has 10,000 at 0.2, t1 gives as much at 0.5 EUR/MW and hour, all day."""
+    rules = design(ready(trades="inertia", services=[], sellers={"levels": ["transmission"]}, pricing="pay_as_clear"))
+    found = run(rules, case())
+    held = {(one.unit, one.quantity_kw, one.availability_eur_mw_h, one.product) for one in found.reserved}
+    assert held == {(unit, 10_000, Decimal("0.5"), "inertia") for unit in ("t1", "t2")}
+    assert len(found.reserved) == 2 * 96 and not found.bought
+    assert not any(one.uncovered for one in found.held)
