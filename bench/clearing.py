@@ -145,7 +145,19 @@ def congested(book: OrderBook, grid: Any) -> tuple[OrderBook, Ints]:
     none: dict[str, Any] = {"block": False, "min_quantity_kw": 0, "max_periods": None}
     offers = tuple(replace(o, **none, energy_limit_kwh=None, exclusive=None) for o in book.offers)
     keep = np.flatnonzero(np.isin(book.period, periods) & (book.price > 0))
-    columns = ("offer", "step", "period", "sign", "quantity_mw", "price", "node", "perimeter", "tan_phi")
+    columns = (
+        "offer",
+        "step",
+        "period",
+        "sign",
+        "quantity_mw",
+        "price",
+        "node",
+        "perimeter",
+        "tan_phi",
+        "p_share",
+        "zone",
+    )
     return replace(book, offers=offers, **{name: getattr(book, name)[keep] for name in columns}), periods
 
 
