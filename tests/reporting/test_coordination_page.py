@@ -16,8 +16,9 @@ from coflex.domain.clearing import Uncovered
 from coflex.market.coordination.outcome import Run
 from coflex.market.design import load_design
 from coflex.reporting.coordination import DEFINITIONS, Kpis, kpis
-from coflex.reporting.coordination.charts import Layer, grouped_rows, lines, scale, stacked_rows
+from coflex.reporting.coordination.charts import Layer, grouped_rows, lines, stacked_rows
 from coflex.reporting.coordination.page import Point, Varied, comparison_page
+from coflex.reporting.scale import scale
 
 ROME = ZoneInfo("Europe/Rome")
 VOID = {"meta", "br", "path", "link", "input", "img"}

@@ -52,13 +52,9 @@ def obstacles(design: Design, world: World) -> Iterator[Finding]:
             yield Finding(place, code, message)
         orders = Buyer.BRP in session.buyers and session.trades is not Trades.STORAGE_CAPACITY
         aside = orders or Resource.VOLTAGE_REDUCTION in session.sellers.resources
-        aside |= any(
-            s.forward and s.forward.to == session.id and s.forward.offers is Offered.AGGREGATED for s in design.sessions
-        )
+        aside |= any(_forwards_curve(one, session) for one in design.sessions)
         if aside and any(plan.session is session and len(plan.firm) < len(plan.horizon) for plan in plans):
-            message = (
-                "Orders of balance responsible parties, lower voltage and curves are sold for good; write firm: rest."
-            )
+            message = "Orders of balance groups, lower voltage and curves are sold for good; write firm: rest."
             yield Finding(place, "preliminary_aside", message)
 
 
@@ -97,8 +93,7 @@ def _obstacles(session: Session, world: World) -> Iterator[tuple[str, str]]:
         yield "no_profile", f"In the case {world.id} the TSO wants no reactive power; choose a case in which it does."
     if session.own_means and world.tools is None:
         yield "no_means", f"The case {world.id} has no taps, capacitors or switches of its own to set."
-    held_ready = session.trades.is_capacity and session.trades is not Trades.STORAGE_CAPACITY
-    if held_ready and not capacity.asked(session, world):
+    if ready and not capacity.asked(session, world):
         yield "no_reserve", f"The case {world.id} has no request for {', '.join(s.value for s in session.services)}."
     if Resource.VOLTAGE_REDUCTION in session.sellers.resources and not world.reductions:
         yield "no_reduction", f"In the case {world.id} no DSO can lower its voltage; choose a case in which one can."

@@ -43,7 +43,7 @@ from coflex.market.coordination.validate import Walked, walk
 from coflex.market.coordination.view import Task, View, tasks
 from coflex.market.design import Buyer, Carry, DistributionGrid, Interface, Offered, Trades, Validation
 from coflex.market.merit import NOTHING, asked, merit_order, uncovered
-from coflex.market.model import Demand
+from coflex.market.model import Demand, has_terms
 from coflex.market.pricing import bid, prices
 
 # Share of the worth of the line that helps most at which a spare line helps too: elsewhere in the grid its effect on
@@ -182,15 +182,13 @@ def caps_of(view: View, state: State, made: Sequence[Offer] | None = None) -> Fl
 
 def under_filter(view: View) -> bool:
     """Whether each unit is cut to what is safe when all that is offered is used."""
-    incoming = [s.forward for s in view.design.sessions if s.forward and s.forward.to == view.session.id]
     together = view.session.validation is Validation.STATIC_TOGETHER
-    return together or any(forward.carry is Carry.FILTER for forward in incoming)
+    return together or any(forward.carry is Carry.FILTER for forward in view.incoming)
 
 
 def under_lights(view: View) -> bool:
     """Whether perimeters' lights limit the session."""
-    incoming = [s.forward for s in view.design.sessions if s.forward and s.forward.to == view.session.id]
-    carried = any(forward.carry is Carry.TRAFFIC_LIGHT for forward in incoming)
+    carried = any(forward.carry is Carry.TRAFFIC_LIGHT for forward in view.incoming)
     sees = view.session.grid.distribution.sees_network
     return view.session.grid.distribution is DistributionGrid.CAPABILITY or (carried and not sees)
 
@@ -208,8 +206,9 @@ class _Clearing:
     plan_kw: Floats
 
     def clear(self) -> None:
-        """Find the answer. A round that stands where one before it stood finds the same, so it is not sought again."""
-        if self.view.session.repeat is None:
+        """Find the answer. A round that stands where one before it stood finds the same, so it is not sought again; but
+        where offers have terms that reach over rounds, what was sold elsewhere counts as well."""
+        if self.view.session.repeat is None or any(has_terms(offer) for offer in self.view.world.offers):
             self._clear()
             return
         key = self._ground()
@@ -240,7 +239,8 @@ class _Clearing:
             np.zeros(0) if self.without is None else self.without,
             np.zeros(0) if state.energy_eur_mwh is None else state.energy_eur_mwh[part],
         ]
-        words = repr((view.session.id, view.plan.horizon.start, self.task, self.made, len(state.reservations)))
+        contracts = [(one.offer, one.step, one.use_eur_mwh) for name, one in state.reservations if name in view.admits]
+        words = repr((view.session.id, view.plan.horizon.start, self.task, self.made, contracts))
         return b"".join([words.encode(), *(np.ascontiguousarray(array).tobytes() for array in arrays)])
 
     def _known(self) -> list[str]:
@@ -284,8 +284,8 @@ class _Clearing:
         if not lacking.any():
             return alone
         behind = replace(given.book, price=given.book.price + np.where(given.last, LAST, 0.0))
-        open_ &= ~given.last | lacking[given.book.period]
-        return clear_on(model, behind, open_, wanted, grid, self.capability, given.toll)
+        called = open_ & (~given.last | lacking[given.book.period])
+        return clear_on(model, behind, called, wanted, grid, self.capability, given.toll)
 
     # ------------------------------------------------------------ needs
 

@@ -29,6 +29,7 @@ from coflex.market.design import (
     Buyer,
     Design,
     DistributionGrid,
+    Forward,
     Matching,
     OwnMeans,
     Priority,
@@ -122,6 +123,12 @@ class View:
             for one in self.design.sessions
             if one.id in self.session.admits and one.tender and one.tender.activation is Activation.CONDITIONAL
         )
+
+    @cached_property
+    def incoming(self) -> tuple[Forward, ...]:
+        """What earlier sessions forward to this one."""
+        forwards = (one.forward for one in self.design.sessions)
+        return tuple(one for one in forwards if one is not None and one.to == self.session.id)
 
     @cached_property
     def part(self) -> slice:

@@ -7,11 +7,12 @@ do not see it, and stands beside a table with the same numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from coflex.reporting.scale import Scale, scale
 
 WIDTH = 620.0
 _NAMES = 206.0
@@ -26,33 +27,6 @@ class Layer:
     style: str
     name: str
     values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A value axis with round ends: `low` is drawn at `start`, `high` at `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[float, ...]
-
-    def at(self, value: float) -> float:
-        return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
-
-
-def scale(values: Iterable[float], start: float, end: float, zero: bool = True, count: int = 5) -> Scale:
-    """A scale over the values, and over zero if asked, whose ends are round numbers."""
-    given = [*values, *([0.0] if zero else [])] or [0.0]
-    low, high = min(given), max(given)
-    if high - low < 1e-9 * max(abs(high), 1.0):
-        high = low + max(abs(low), 1.0)
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Scale(first * step, last * step, start, end, tuple(step * k for k in range(first, last + 1)))
 
 
 def plain(value: float, digits: int = 2) -> str:
@@ -71,7 +45,7 @@ def fixed(value: float, digits: int) -> str:
 def stacked_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit: str) -> Markup:
     """A bar for each name: positive values stack to the right, negative ones to the left; the sum stands at the end."""
     ends = [_ends(layers, row) for row in range(len(names))]
-    values = scale([x for pair in ends for x in pair], _NAMES, _RIGHT - 52)
+    values = scale([x for pair in ends for x in pair], _NAMES, _RIGHT - 52, count=5)
     bottom = 8 + _ROW * len(names)
     parts = _across(values, 4, bottom, unit)
     for row, name in enumerate(names):
@@ -89,7 +63,7 @@ def stacked_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit
 
 def grouped_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit: str, digits: int = 0) -> Markup:
     """A thin bar of each layer for each name, with its value at its end; a dash where there is none."""
-    values = scale([x for layer in layers for x in layer.values if x is not None], _NAMES, _RIGHT - 52)
+    values = scale([x for layer in layers for x in layer.values if x is not None], _NAMES, _RIGHT - 52, count=5)
     thin, height = 12.0, 12.0 * len(layers) + 10.0
     bottom = 8 + height * len(names)
     parts = _across(values, 4, bottom, unit)
@@ -114,7 +88,7 @@ def lines(
     A value that is missing breaks its line; single points are drawn as dots.
     """
     top, bottom, left = 22.0, 252.0, 64.0
-    values = scale([x for layer in layers for x in layer.values if x is not None], bottom, top, zero=False)
+    values = scale([x for layer in layers for x in layer.values if x is not None], bottom, top, zero=False, count=5)
     across = Scale(min(at, default=0.0), max(at, default=0.0), left + 8, _RIGHT - 8, ())
     span = across.high > across.low
     xs = [across.at(x) if span else (left + _RIGHT) / 2 for x in at]

@@ -15,6 +15,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from coflex.reporting.scale import Scale, scale
+
 WIDTH = 500.0
 _LEFT, _RIGHT = 46.0, 490.0
 _QUARTER = timedelta(minutes=15)
@@ -59,33 +61,6 @@ class DayAxis:
         if position < len(self.labels):
             return datetime.fromisoformat(self.labels[position])
         return datetime.fromisoformat(self.labels[-1]) + _QUARTER
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A value axis: `low` is drawn at `start`, `high` at `end`; `ticks` are round numbers between them."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[float, ...]
-
-    def at(self, value: float) -> float:
-        return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
-
-
-def scale(values: Iterable[float], start: float, end: float, count: int = 4) -> Scale:
-    """A scale over the values and zero whose ends are round numbers."""
-    given = [0.0, *values]
-    low, high = min(given), max(given)
-    if high - low < 1e-9:
-        high = low + 1.0
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Scale(first * step, last * step, start, end, tuple(step * k for k in range(first, last + 1)))
 
 
 def plain(value: float, digits: int = 3) -> str:
@@ -263,7 +238,7 @@ def staircase(order: Mapping[str, Any], scope: str) -> Markup:
     """
     lines = _drawn(order)
     widest = max(sum(line["offered_kw"] for line in lines), order["asked_kw"] or 0)
-    across = scale([widest], _LEFT, _RIGHT, 5)
+    across = scale([widest], _LEFT, _RIGHT, count=5)
     prices = scale([float(line["price"]) for line in lines], 178.0, 28.0)
     parts = _values(DayAxis(()), prices, "EUR/MWh")
     for tick in across.ticks:
