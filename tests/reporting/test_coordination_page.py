@@ -18,7 +18,7 @@ from coflex.market.design import load_design
 from coflex.reporting.coordination import DEFINITIONS, Kpis, kpis
 from coflex.reporting.coordination.charts import Layer, grouped_rows, lines, stacked_rows
 from coflex.reporting.coordination.page import Point, Varied, comparison_page
-from coflex.reporting.scale import scale
+from coflex.reporting.drawing import scale
 
 ROME = ZoneInfo("Europe/Rome")
 VOID = {"meta", "br", "path", "link", "input", "img"}

@@ -7,12 +7,12 @@ do not see it, and stands beside a table with the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from coflex.reporting.scale import Scale, scale
+from coflex.reporting.drawing import Scale, plain, scale, svg, svg_text, tenth
 
 WIDTH = 620.0
 _NAMES = 206.0
@@ -29,13 +29,6 @@ class Layer:
     values: tuple[float | None, ...]
 
 
-def plain(value: float, digits: int = 2) -> str:
-    """A number with at most `digits` decimals, none of them needless, a true minus sign and narrow spaces."""
-    text = f"{value:,.{digits}f}"
-    text = (text.rstrip("0").rstrip(".") if digits else text).replace(",", "\u202f")
-    return "0" if text in ("0", "-0") else text.replace("-", "\u2212")
-
-
 def fixed(value: float, digits: int) -> str:
     """A number with exactly `digits` decimals, so that columns align; zero has no sign."""
     text = f"{value:,.{digits}f}".replace(",", "\u202f")
@@ -50,15 +43,15 @@ def stacked_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit
     parts = _across(values, 4, bottom, unit)
     for row, name in enumerate(names):
         y, right, left = 8 + _ROW * row, 0.0, 0.0
-        parts.append(_text(_NAMES - 8, y + 14, _short(name), "end", "strong"))
+        parts.append(svg_text(_NAMES - 8, y + 14, _short(name), "end", "strong"))
         for layer in layers:
             value = layer.values[row] or 0.0
             before = right if value >= 0 else left
             right, left = right + max(value, 0.0), left + min(value, 0.0)
-            title = f"{name}, {layer.name}: {plain(value)} {unit}"
+            title = f"{name}, {layer.name}: {plain(value, 2)} {unit}"
             parts.append(_bar(values.at(before), values.at(before + value), y + 3, _ROW - 8, layer.style, title))
-        parts.append(_text(values.at(right) + 5, y + 14, plain(right + left, 0), "start", "strong"))
-    return _svg(bottom + 34, label, parts)
+        parts.append(svg_text(values.at(right) + 5, y + 14, plain(right + left, 0), "start", "strong"))
+    return svg(WIDTH, bottom + 34, label, parts)
 
 
 def grouped_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit: str, digits: int = 0) -> Markup:
@@ -69,15 +62,15 @@ def grouped_rows(names: Sequence[str], layers: Sequence[Layer], label: str, unit
     parts = _across(values, 4, bottom, unit)
     for row, name in enumerate(names):
         y = 8 + height * row
-        parts.append(_text(_NAMES - 8, y + height / 2 + 2, _short(name), "end", "strong"))
+        parts.append(svg_text(_NAMES - 8, y + height / 2 + 2, _short(name), "end", "strong"))
         for place, layer in enumerate(layers):
             given, top = layer.values[row], y + 3 + thin * place
             if given is not None:
-                title = f"{name}, {layer.name}: {plain(given)} {unit}"
+                title = f"{name}, {layer.name}: {plain(given, 2)} {unit}"
                 parts.append(_bar(values.at(0), values.at(given), top, thin - 2, layer.style, title))
-            written = "\u2013" if given is None else plain(given, digits)
-            parts.append(_text(values.at(max(given or 0.0, 0.0)) + 5, top + 9.5, written, "start", "count"))
-    return _svg(bottom + 34, label, parts)
+            figure = "\u2013" if given is None else plain(given, digits)
+            parts.append(svg_text(values.at(max(given or 0.0, 0.0)) + 5, top + 9.5, figure, "start", "count"))
+    return svg(WIDTH, bottom + 34, label, parts)
 
 
 def lines(
@@ -92,22 +85,22 @@ def lines(
     across = Scale(min(at, default=0.0), max(at, default=0.0), left + 8, _RIGHT - 8, ())
     span = across.high > across.low
     xs = [across.at(x) if span else (left + _RIGHT) / 2 for x in at]
-    parts = [_text(left - 58, 12, unit, "start", "unit")]
+    parts = [svg_text(left - 58, 12, unit, "start", "unit")]
     for mark in values.ticks:
         level = values.at(mark)
-        parts.append(_path(f"M{_c(left)} {_c(level)}H{_c(_RIGHT)}", "zero" if abs(mark) < 1e-12 else "grid"))
-        parts.append(_text(left - 6, level + 4, plain(mark), "end"))
+        parts.append(_path(f"M{tenth(left)} {tenth(level)}H{tenth(_RIGHT)}", "zero" if abs(mark) < 1e-12 else "grid"))
+        parts.append(svg_text(left - 6, level + 4, plain(mark), "end"))
     for x, name in _spaced(xs, ticks):
-        parts.append(_text(x, bottom + 17, name, "middle"))
-    parts.append(_text((left + _RIGHT) / 2, bottom + 36, lever, "middle", "unit"))
+        parts.append(svg_text(x, bottom + 17, name, "middle"))
+    parts.append(svg_text((left + _RIGHT) / 2, bottom + 36, lever, "middle", "unit"))
     for place, layer in enumerate(layers):
         points = [(x, None if v is None else values.at(v)) for x, v in zip(xs, layer.values, strict=True)]
         parts.append(_path(_broken(points), f"ln {layer.style} dash{place // 8}"))
         for (x, y), given, tick in zip(points, layer.values, ticks, strict=True):
             if y is not None and given is not None:
-                title = f"{layer.name}, {lever} {tick}: {plain(given)} {unit}"
+                title = f"{layer.name}, {lever} {tick}: {plain(given, 2)} {unit}"
                 parts.append(_dot(x, y, layer.style, title))
-    return _svg(bottom + 44, label, parts)
+    return svg(WIDTH, bottom + 44, label, parts)
 
 
 def _ends(layers: Sequence[Layer], row: int) -> tuple[float, float]:
@@ -119,9 +112,9 @@ def _across(values: Scale, top: float, bottom: float, unit: str) -> list[str]:
     parts = []
     for tick in values.ticks:
         x = values.at(tick)
-        parts.append(_path(f"M{_c(x)} {_c(top)}V{_c(bottom)}", "zero" if abs(tick) < 1e-12 else "grid"))
-        parts.append(_text(x, bottom + 15, plain(tick), "middle"))
-    parts.append(_text((values.start + values.end) / 2, bottom + 31, unit, "middle", "unit"))
+        parts.append(_path(f"M{tenth(x)} {tenth(top)}V{tenth(bottom)}", "zero" if abs(tick) < 1e-12 else "grid"))
+        parts.append(svg_text(x, bottom + 15, plain(tick), "middle"))
+    parts.append(svg_text((values.start + values.end) / 2, bottom + 31, unit, "middle", "unit"))
     return parts
 
 
@@ -138,7 +131,7 @@ def _broken(points: Sequence[tuple[float, float | None]]) -> str:
     text, on = "", False
     for x, y in points:
         if y is not None:
-            text += f"{'L' if on else 'M'}{_c(x)} {_c(y)}"
+            text += f"{'L' if on else 'M'}{tenth(x)} {tenth(y)}"
         on = y is not None
     return text
 
@@ -147,29 +140,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 27 else f"{text[:26]}\u2026"
 
 
-def _c(value: float) -> str:
-    text = f"{value:.1f}"
-    return text[:-2] if text.endswith(".0") else text
-
-
-def _svg(height: float, label: str, parts: Iterable[str]) -> Markup:
-    head = f'<svg viewBox="0 0 {_c(WIDTH)} {_c(height)}" role="img" aria-label="{escape(label)}">'
-    return Markup(head + "".join(parts) + "</svg>")
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "") -> str:
-    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    look = f' class="{style}"' if style else ""
-    return f'<text x="{_c(x)}" y="{_c(y)}"{place}{look}>{escape(text)}</text>'
-
-
 def _bar(x1: float, x2: float, y: float, height: float, style: str, title: str) -> str:
-    head = f'<rect x="{_c(min(x1, x2))}" y="{_c(y)}" width="{_c(abs(x2 - x1))}" height="{_c(height)}"'
+    head = f'<rect x="{tenth(min(x1, x2))}" y="{tenth(y)}" width="{tenth(abs(x2 - x1))}" height="{tenth(height)}"'
     return f'{head} class="bar {style}"><title>{escape(title)}</title></rect>'
 
 
 def _dot(x: float, y: float, style: str, title: str) -> str:
-    head = f'<circle cx="{_c(x)}" cy="{_c(y)}" r="3.2" class="bar {style}">'
+    head = f'<circle cx="{tenth(x)}" cy="{tenth(y)}" r="3.2" class="bar {style}">'
     return f"{head}<title>{escape(title)}</title></circle>"
 
 

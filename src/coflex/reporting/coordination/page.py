@@ -22,6 +22,7 @@ from coflex.reporting.coordination.charts import Layer
 from coflex.reporting.coordination.definitions import DEFINITIONS, TITLES, Better, Definition
 from coflex.reporting.coordination.kpis import Kpis
 from coflex.reporting.coordination.table import COLUMNS, RULE, Column, ranked
+from coflex.reporting.drawing import plain
 
 _PACKAGE = "coflex.reporting.coordination"
 _FOLDED = 24
@@ -131,7 +132,7 @@ def value(given: Decimal | float | int | None, digits: int = 2) -> str:
         return "\u2013"
     if isinstance(given, Decimal):
         return f"{given:,.2f}".replace(",", "\u202f").replace("-", "\u2212")
-    return charts.plain(float(given), 0 if abs(given) >= 10_000 else digits)
+    return plain(float(given), 0 if abs(given) >= 10_000 else digits)
 
 
 def _cell(row: Kpis, column: Column) -> str:
@@ -264,7 +265,7 @@ def _kinds(messages: Sequence[Message]) -> list[tuple[str, str, str, int]]:
 
 def _varied(varied: Varied) -> dict[str, Any]:
     names = sorted({row.design for point in varied.points for row in point.rows})
-    ticks = [point.value if isinstance(point.value, str) else charts.plain(point.value, 4) for point in varied.points]
+    ticks = [point.value if isinstance(point.value, str) else plain(point.value, 4) for point in varied.points]
     numbers = [float(p.value) for p in varied.points if not isinstance(p.value, str)]
     at = numbers if len(numbers) == len(ticks) else [float(i) for i in range(len(ticks))]
     drawn = []

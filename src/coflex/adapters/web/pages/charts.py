@@ -8,14 +8,14 @@ so the bytes depend on the values alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from coflex.reporting.scale import Scale, scale
+from coflex.reporting.drawing import Scale, plain, scale, svg, svg_text, tenth
 
 WIDTH = 500.0
 _LEFT, _RIGHT = 46.0, 490.0
@@ -63,52 +63,30 @@ class DayAxis:
         return datetime.fromisoformat(self.labels[-1]) + _QUARTER
 
 
-def plain(value: float, digits: int = 3) -> str:
-    """A number with at most `digits` decimals, none of them needless, a true minus sign and narrow spaces."""
-    text = f"{value:,.{digits}f}"
-    text = (text.rstrip("0").rstrip(".") if digits else text).replace(",", "\u202f")
-    return "0" if text in ("0", "-0") else text.replace("-", "\u2212")
-
-
-def _c(value: float) -> str:
-    text = f"{value:.1f}"
-    return text[:-2] if text.endswith(".0") else text
-
-
-def _svg(height: float, label: str, parts: Iterable[str]) -> Markup:
-    body = "".join(parts)
-    return Markup(f'<svg viewBox="0 0 {_c(WIDTH)} {_c(height)}" role="img" aria-label="{escape(label)}">{body}</svg>')
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "") -> str:
-    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    look = f' class="{style}"' if style else ""
-    return f'<text x="{_c(x)}" y="{_c(y)}"{place}{look}>{escape(text)}</text>'
-
-
 def _box(x: float, y: float, width: float, height: float, style: str, title: str = "") -> str:
-    head = f'<rect x="{_c(x)}" y="{_c(y)}" width="{_c(max(width, 0))}" height="{_c(max(height, 0))}" class="{style}"'
+    size = f'width="{tenth(max(width, 0))}" height="{tenth(max(height, 0))}"'
+    head = f'<rect x="{tenth(x)}" y="{tenth(y)}" {size} class="{style}"'
     return f"{head}><title>{escape(title)}</title></rect>" if title else f"{head}/>"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<path d="M{_c(x1)} {_c(y1)}L{_c(x2)} {_c(y2)}" class="{style}"/>'
+    return f'<path d="M{tenth(x1)} {tenth(y1)}L{tenth(x2)} {tenth(y2)}" class="{style}"/>'
 
 
 def _hours(axis: DayAxis, top: float, bottom: float) -> list[str]:
     parts = []
     for t, label in axis.ticks():
         parts.append(_line(axis.x(t), top, axis.x(t), bottom, "grid"))
-        parts.append(_text(axis.x(t), bottom + 16, label, "end" if t == len(axis.labels) else "middle"))
+        parts.append(svg_text(axis.x(t), bottom + 16, label, "end" if t == len(axis.labels) else "middle"))
     return parts
 
 
 def _values(axis: DayAxis, values: Scale, unit: str) -> list[str]:
-    parts = [_text(axis.left - 42, 11, unit, "start", "unit")]
+    parts = [svg_text(axis.left - 42, 11, unit, "start", "unit")]
     for tick in values.ticks:
         y = values.at(tick)
         parts.append(_line(axis.left, y, axis.right, y, "zero" if abs(tick) < 1e-12 else "grid"))
-        parts.append(_text(axis.left - 5, y + 4, plain(tick), "end"))
+        parts.append(svg_text(axis.left - 5, y + 4, plain(tick), "end"))
     return parts
 
 
@@ -132,13 +110,13 @@ def stacked_bars(
     limits = [*up, *down] if highest is None else [highest]
     values = scale(limits, 156.0, 28.0)
     parts = _values(axis, values, unit) + _hours(axis, 28.0, 156.0)
-    width = _c(axis.x(1) - axis.x(0)) if axis.labels else "0"
+    width = tenth(axis.x(1) - axis.x(0)) if axis.labels else "0"
     for style, blocks in areas:
         path = "".join(
-            f"M{_c(axis.x(t))} {_c(values.at(a))}h{width}V{_c(values.at(b))}h-{width}z" for t, a, b in blocks
+            f"M{tenth(axis.x(t))} {tenth(values.at(a))}h{width}V{tenth(values.at(b))}h-{width}z" for t, a, b in blocks
         )
         parts.append(f'<path d="{path}" class="bar {style}"/>' if path else "")
-    return _svg(178, label, parts)
+    return svg(WIDTH, 178, label, parts)
 
 
 def step_lines(axis: DayAxis, series: Sequence[tuple[str, Sequence[float]]], label: str, unit: str) -> Markup:
@@ -147,10 +125,10 @@ def step_lines(axis: DayAxis, series: Sequence[tuple[str, Sequence[float]]], lab
     parts = _values(axis, values, unit) + _hours(axis, 28.0, 188.0)
     for style, line in series:
         if len(line):
-            steps = "".join(f"V{_c(values.at(v))}H{_c(axis.x(t + 1))}" for t, v in enumerate(line))
-            start = f"M{_c(axis.x(0))} {_c(values.at(line[0]))}"
+            steps = "".join(f"V{tenth(values.at(v))}H{tenth(axis.x(t + 1))}" for t, v in enumerate(line))
+            start = f"M{tenth(axis.x(0))} {tenth(values.at(line[0]))}"
             parts.append(f'<path d="{start}{steps}" class="ln {style}"/>')
-    return _svg(210, label, parts)
+    return svg(WIDTH, 210, label, parts)
 
 
 _ROW = 22.0
@@ -166,8 +144,8 @@ def timeline(axis: DayAxis, sessions: Sequence[Mapping[str, Any]], day: str) -> 
         return 62.0 + (_RIGHT - 62.0) * (at - first).total_seconds() / span
 
     start = x(axis.instant(0))
-    parts = [_line(start, 18, start, bottom, "zero"), _text(start + 4, 14, f"D = {day}", "start", "unit")]
-    parts += [_text(62, 14, "D-1", "start", "unit")] if start > 90 else []
+    parts = [_line(start, 18, start, bottom, "zero"), svg_text(start + 4, 14, f"D = {day}", "start", "unit")]
+    parts += [svg_text(62, 14, "D-1", "start", "unit")] if start > 90 else []
     parts += [_clock(x(axis.instant(t)), bottom, text) for t, text in axis.ticks(6)]
     for row, session in enumerate(sessions):
         y, scope = 26.0 + _ROW * row, session["scope"]
@@ -177,12 +155,12 @@ def timeline(axis: DayAxis, sessions: Sequence[Mapping[str, Any]], day: str) -> 
         x0, x1, x2 = (x(axis.instant(t)) for t in (begin, fixed, end))
         name = session["id"]
         parts += [
-            _text(56, y + 12, name, "end", "strong"),
+            svg_text(56, y + 12, name, "end", "strong"),
             _box(x0, y + 2, x1 - x0, 13, f"bar {scope}", f"{name}: definitive part"),
             _box(x1, y + 2, x2 - x1, 13, f"bar pale {scope}", f"{name}: preliminary part"),
             _box(opens, y + 4, closes - opens, 9, f"gate {scope}", f"{name}: {_gate(session)}"),
         ]
-    return _svg(bottom + 20, "Gates and horizons of the sessions over the day before and the delivery day", parts)
+    return svg(WIDTH, bottom + 20, "Gates and horizons of the sessions over the day before and the delivery day", parts)
 
 
 def _gate(session: Mapping[str, Any]) -> str:
@@ -190,7 +168,7 @@ def _gate(session: Mapping[str, Any]) -> str:
 
 
 def _clock(x: float, bottom: float, text: str) -> str:
-    return _line(x, 18, x, bottom, "grid") + _text(x, bottom + 15, text, "end" if text == "24:00" else "middle")
+    return _line(x, 18, x, bottom, "grid") + svg_text(x, bottom + 15, text, "end" if text == "24:00" else "middle")
 
 
 def session_bars(sessions: Sequence[Mapping[str, Any]]) -> Markup:
@@ -198,18 +176,18 @@ def session_bars(sessions: Sequence[Mapping[str, Any]]) -> Markup:
     totals = [sign * (s["definitive_mwh"][d] + s["preliminary_mwh"][d]) for s in sessions for d, sign in _SIGNS.items()]
     values, bottom = scale(totals, 62.0, _RIGHT), 26.0 + _ROW * len(sessions)
     parts = [
-        _text(values.at(0) - 6, 14, "down, MWh", "end", "unit"),
-        _text(values.at(0) + 6, 14, "up, MWh", "start", "unit"),
+        svg_text(values.at(0) - 6, 14, "down, MWh", "end", "unit"),
+        svg_text(values.at(0) + 6, 14, "up, MWh", "start", "unit"),
     ]
     if values.at(0) - values.start < 60:
         parts = parts[1:]
     for tick in values.ticks:
         x = values.at(tick)
         parts.append(_line(x, 18, x, bottom, "zero" if abs(tick) < 1e-12 else "grid"))
-        parts.append(_text(x, bottom + 15, plain(abs(tick)), "end" if x > 480 else "middle"))
+        parts.append(svg_text(x, bottom + 15, plain(abs(tick)), "end" if x > 480 else "middle"))
     for row, session in enumerate(sessions):
         y = 28.0 + _ROW * row
-        parts.append(_text(56, y + 10, session["id"], "end", "strong"))
+        parts.append(svg_text(56, y + 10, session["id"], "end", "strong"))
         for direction, sign in _SIGNS.items():
             fixed, loose = session["definitive_mwh"][direction], session["preliminary_mwh"][direction]
             title = f"{session['id']}, {direction}: {plain(fixed)} MWh definitive, {plain(loose)} MWh preliminary"
@@ -218,7 +196,7 @@ def session_bars(sessions: Sequence[Mapping[str, Any]]) -> Markup:
                 parts.append(_box(min(a, b), y, abs(b - a), 13, f"bar {session['scope']}", title))
             if loose:
                 parts.append(_box(min(b, c), y, abs(c - b), 13, f"bar pale {session['scope']}", title))
-    return _svg(bottom + 20, "Awarded energy of each session", parts)
+    return svg(WIDTH, bottom + 20, "Awarded energy of each session", parts)
 
 
 _SIGNS = {"up": 1.0, "down": -1.0}
@@ -242,10 +220,10 @@ def staircase(order: Mapping[str, Any], scope: str) -> Markup:
     prices = scale([float(line["price"]) for line in lines], 178.0, 28.0)
     parts = _values(DayAxis(()), prices, "EUR/MWh")
     for tick in across.ticks:
-        parts.append(_text(across.at(tick), 194, plain(tick), "end" if across.at(tick) > 480 else "middle"))
+        parts.append(svg_text(across.at(tick), 194, plain(tick), "end" if across.at(tick) > 480 else "middle"))
     beyond = len(order["lines"]) - len(lines)
     more = f"; {beyond} more blocks to the right" if beyond else ""
-    parts.append(_text(_RIGHT, 11, f"offered kW, added up{more}", "end", "unit"))
+    parts.append(svg_text(_RIGHT, 11, f"offered kW, added up{more}", "end", "unit"))
     ground, sum_kw = prices.at(0), 0.0
     for line in lines:
         parts.append(_block(line, across, sum_kw, ground, prices.at(float(line["price"])), scope))
@@ -254,7 +232,7 @@ def staircase(order: Mapping[str, Any], scope: str) -> Markup:
         x = across.at(order["asked_kw"])
         parts.append(_line(x, 28, x, 178, "asked"))
     words = f"Merit order list of {order['session']}, {order['direction']}, {order['start'][11:16]}"
-    return _svg(200, words, parts)
+    return svg(WIDTH, 200, words, parts)
 
 
 def _drawn(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -281,7 +259,7 @@ def _block(line: Mapping[str, Any], across: Scale, at_kw: float, ground: float, 
         parts.append(_box(left, upper, middle - left, height, f"bar {scope}"))
     if right - middle > 0.05:
         x, style = (middle + right) / 2, reason_family(line["reason"])
-        path = f"M{_c(x)} {_c(upper + height)}V{_c(upper)}"
+        path = f"M{tenth(x)} {tenth(upper + height)}V{tenth(upper)}"
         parts.append(f'<path d="{path}" stroke-width="{right - middle:.2f}" class="stripe {style}"/>')
     return "".join([*parts, _box(left, upper, right - left, height, "edge", title)])
 
@@ -295,7 +273,7 @@ def light_matrix(axis: DayAxis, lights: Mapping[str, Any], direction: str) -> Ma
     parts: list[str] = []
     for row, name in enumerate(names):
         y, colours = 8.0 + 17.0 * row, lights["colour"][name][direction]
-        parts.append(_text(28, y + 12, name, "end", "strong"))
+        parts.append(svg_text(28, y + 12, name, "end", "strong"))
         reason = ""
         for t, colour in enumerate(colours):
             reason = because.get((name, t, colour), reason if t and colours[t - 1] == colour else "")
@@ -306,8 +284,10 @@ def light_matrix(axis: DayAxis, lights: Mapping[str, Any], direction: str) -> Ma
             title += f". {reason}" if reason else ""
             parts.append(_box(day.x(t), y, day.x(t + 1) - day.x(t) - 0.3, 15, f"cell {_COLOURS[colour]}", title))
         parts += _letters(day, colours, y)
-    parts += [_text(day.x(t), bottom + 14, label, "end" if label == "24:00" else "middle") for t, label in day.ticks()]
-    return _svg(bottom + 20, f"Traffic lights, direction {direction}, per perimeter and quarter-hour", parts)
+    parts += [
+        svg_text(day.x(t), bottom + 14, label, "end" if label == "24:00" else "middle") for t, label in day.ticks()
+    ]
+    return svg(WIDTH, bottom + 20, f"Traffic lights, direction {direction}, per perimeter and quarter-hour", parts)
 
 
 _COLOURS = {"g": "green", "y": "yellow", "r": "red"}
@@ -324,7 +304,7 @@ def _letters(day: DayAxis, colours: str, y: float) -> list[str]:
         if t == len(colours) or colours[t] != colours[start]:
             if t - start >= 3:
                 style = f"letter on-{_COLOURS[colours[start]]}"
-                parts.append(_text((day.x(start) + day.x(t)) / 2, y + 12, colours[start].upper(), "middle", style))
+                parts.append(svg_text((day.x(start) + day.x(t)) / 2, y + 12, colours[start].upper(), "middle", style))
             start = t
     return parts
 
@@ -373,7 +353,7 @@ def grid_map(grid: Mapping[str, Any], state: str, places: Points) -> Markup:
     parts += [_node(grid, outcome, i, places) for i in _violated_last(outcome["node_violations"])]
     parts += _perimeter_names(grid["nodes"], places)
     parts += _counts(grid, outcome, places)
-    return _svg(_MAP_HEIGHT, f"Drawing of the grid, state {state}", parts)
+    return svg(WIDTH, _MAP_HEIGHT, f"Drawing of the grid, state {state}", parts)
 
 
 def _violated_last(counts: Sequence[int]) -> list[int]:
@@ -389,7 +369,7 @@ def _branch(grid: Mapping[str, Any], outcome: Mapping[str, Any], i: int, places:
     title = f"{branch['kind']} {branch['name']}: highest loading {share:.1%}, bound {branch['loading_max']:.0%}"
     title += "" if branch["closed"] else "; open"
     title += f"; above its bound in {count} quarter-hours" if count else ""
-    path = f"M{_c(x1)} {_c(y1)}L{_c(x2)} {_c(y2)}"
+    path = f"M{tenth(x1)} {tenth(y1)}L{tenth(x2)} {tenth(y2)}"
     halo = f'<path d="{path}" class="halo"/>' if count else ""
     return f'{halo}<path d="{path}" class="branch {tint}"><title>{escape(title)}</title></path>'
 
@@ -404,7 +384,9 @@ def _node(grid: Mapping[str, Any], outcome: Mapping[str, Any], i: int, places: P
     )
     title += f"; outside them in {count} quarter-hours" if count else ""
     style, radius = ("node violated", 4.6) if count else ("node", 2.6)
-    return f'<circle cx="{_c(x)}" cy="{_c(y)}" r="{radius}" class="{style}"><title>{escape(title)}</title></circle>'
+    return (
+        f'<circle cx="{tenth(x)}" cy="{tenth(y)}" r="{radius}" class="{style}"><title>{escape(title)}</title></circle>'
+    )
 
 
 def _perimeter_names(nodes: Sequence[Mapping[str, Any]], places: Points) -> list[str]:
@@ -419,7 +401,7 @@ def _perimeter_names(nodes: Sequence[Mapping[str, Any]], places: Points) -> list
     for name, (away, x, y) in sorted(farthest.items()):
         reach = 13.0 / max(away, 1e-9)
         tx, ty = x + (x - cx) * reach, y + (y - cy) * reach + 4
-        parts.append(_text(min(max(tx, 14), WIDTH - 14), min(max(ty, 12), _MAP_HEIGHT - 4), name, "middle", "place"))
+        parts.append(svg_text(min(max(tx, 14), WIDTH - 14), min(max(ty, 12), _MAP_HEIGHT - 4), name, "middle", "place"))
     return parts
 
 
@@ -434,7 +416,7 @@ def _counts(grid: Mapping[str, Any], outcome: Mapping[str, Any], places: Points)
     for count, x, y in sorted(marks, key=lambda m: (-m[0], m[1], m[2])):
         if all(abs(x - a) > 24 or abs(y - b) > 15 for a, b in written):
             written.append((x, y))
-            parts.append(_text(x + 6, y - 5, str(count), "start", "count"))
+            parts.append(svg_text(x + 6, y - 5, str(count), "start", "count"))
     return parts
 
 
@@ -446,14 +428,14 @@ def money_bars(statements: Sequence[Mapping[str, Any]]) -> Markup:
     for tick in values.ticks:
         x = values.at(tick)
         parts.append(_line(x, 6, x, bottom, "zero" if abs(tick) < 1e-12 else "grid"))
-        parts.append(_text(x, bottom + 15, plain(tick), "end" if x > 480 else "middle"))
+        parts.append(svg_text(x, bottom + 15, plain(tick), "end" if x > 480 else "middle"))
     for row, item in enumerate(statements):
         y, x = 10.0 + 20.0 * row, values.at(float(item["balance"]))
         style = {"tso": "global", "dso": "local"}.get(item["party"], "party")
         title = f"{item['name']}: balance {item['balance']} EUR"
-        parts.append(_text(126, y + 11, _short(item["party"]), "end"))
+        parts.append(svg_text(126, y + 11, _short(item["party"]), "end"))
         parts.append(_box(min(values.at(0), x), y, max(abs(x - values.at(0)), 0.5), 13, f"bar {style}", title))
-    return _svg(bottom + 20, "Balance of each party in EUR", parts)
+    return svg(WIDTH, bottom + 20, "Balance of each party in EUR", parts)
 
 
 def _short(text: str) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from coflex.adapters.web.pages import charts
+from coflex.reporting.drawing import plain
 
 _PACKAGE = "coflex.adapters.web.pages"
 _MOST_NEEDS = 25
@@ -95,7 +96,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "\u2013"
     if value and abs(value) < 10.0**-digits:
         return f"{value:.1e}".replace("-", "\u2212")
-    return charts.plain(value, 0 if abs(value) >= 10_000 else digits)
+    return plain(value, 0 if abs(value) >= 10_000 else digits)
 
 
 def words(name: str) -> str:
