@@ -122,6 +122,8 @@ def test_an_interrupt_leaves_what_is_finished_and_ends_the_workers(tmp_path: Pat
     with subprocess.Popen(
         [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        # A shell starts what runs in its background with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         assert process.stderr.readline().startswith("1/3")
