@@ -33,7 +33,7 @@ from coflex.grid.light import Agents, capability
 from coflex.grid.network import Network
 from coflex.grid.powerflow import GridState, solve
 from coflex.grid.sensitivity import FROM_END, TO_END, VOLTAGE, Linearisation, Quantities
-from coflex.market.engine import IntakeContext, intake
+from coflex.market.intake import IntakeContext, intake
 from coflex.process import offer as offer_verb
 from coflex.process import plan as plan_verb
 from coflex.process.clear import Cleared, clear

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coflex.adapters.grids.simbench import SimbenchGrid, load_grid
+from support.postgres import postgresql
+
+__all__ = ["postgresql", "urban"]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
+from typing import Any, cast
 
 from coflex.adapters.cli import main as cli
 from coflex.adapters.cli.world import World
@@ -15,11 +17,23 @@ def main() -> None:
     cli.main(application)
 
 
-def application() -> World:
-    """The application, imported when a command first needs it."""
-    from coflex import app
+class Application:
+    """The application: each half of it is imported when a command first needs it."""
 
-    return app
+    def service(self) -> ModuleType:
+        """The platform as a service."""
+        from coflex import serve
+
+        return serve
+
+    def __getattr__(self, name: str) -> Any:
+        from coflex import app
+
+        return getattr(app, name)
+
+
+def application() -> World:
+    return cast("World", Application())
 
 
 if __name__ == "__main__":

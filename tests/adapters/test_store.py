@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect
 
 from coflex.adapters.store import MemoryStore, SqlStore
 from coflex.adapters.store.mapping import KEYS, LAYOUTS
@@ -41,6 +39,7 @@ from coflex.domain.reading import Quality, Reading
 from coflex.domain.series import Series
 from coflex.domain.time import Axis, delivery_day
 from coflex.process.ports import Event, Store
+from support.postgres import emptied
 
 ROME = ZoneInfo("Europe/Rome")
 START = datetime(2016, 10, 30, 1, 15, tzinfo=UTC)  # 02:15 in Rome for the second time that night
@@ -54,45 +53,10 @@ AWARD = Award(
 # ---------------------------------------------------------------- the stores under contract
 
 
-def _server_url() -> str:
-    """The URL of the local PostgreSQL server; skips the test, naming what is lacking."""
-    drivers = [name for name in ("psycopg", "psycopg2", "pg8000") if importlib.util.find_spec(name)]
-    if not drivers:
-        pytest.skip("PostgreSQL: no driver is installed (psycopg, psycopg2 or pg8000)")
-    try:
-        socket.create_connection(("127.0.0.1", 5432), timeout=1).close()
-    except OSError:
-        pytest.skip("PostgreSQL: no server answers at 127.0.0.1:5432")
-    return f"postgresql+{drivers[0]}://postgres@127.0.0.1:5432"
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a database that lives as long as the tests."""
-    server = _server_url()
-    name = f"coflex_test_{os.getpid()}"
-    engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield f"{server}/{name}"
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
-
-
-def _emptied(url: str) -> str:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
-    return url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     """An empty place that several stores, or processes, can open."""
-    return tmp_path / "coflex.db" if request.param == "sqlite" else _emptied(request.getfixturevalue("postgresql"))
+    return tmp_path / "coflex.db" if request.param == "sqlite" else emptied(request.getfixturevalue("postgresql"))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -100,7 +64,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(ROME)
         return
-    place = tmp_path / "coflex.db" if request.param == "sqlite" else _emptied(request.getfixturevalue("postgresql"))
+    place = tmp_path / "coflex.db" if request.param == "sqlite" else emptied(request.getfixturevalue("postgresql"))
     opened = SqlStore(place, ROME)
     yield opened
     opened.close()

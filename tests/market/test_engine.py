@@ -22,7 +22,8 @@ from coflex.domain.quantity import Direction
 from coflex.domain.time import QUARTER, local_label
 from coflex.domain.unit import Group, Level, Scope, Technology, Unit
 from coflex.market.design import Design, DistributionGrid, SessionPlan, Validation, load_design, schedule
-from coflex.market.engine import Action, IntakeContext, SessionState, advance, due, intake, life, upcoming
+from coflex.market.engine import Action, SessionState, advance, due, life, upcoming
+from coflex.market.intake import IntakeContext, intake
 from coflex.market.ledger import Claim, claim
 
 ROME = ZoneInfo("Europe/Rome")

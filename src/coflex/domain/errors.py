@@ -10,7 +10,13 @@ An *error* is a broken promise: an exception from the tree below, with a stable 
     ├── GridFailure          GRID           a power flow that has no solution
     ├── SolverFailure        SOLVER         a program that the solver could not bring to an end
     ├── SoldTwice            SOLD_TWICE     a unit already held for a quarter-hour
-    └── Unbalanced           UNBALANCED     postings that do not add to zero
+    ├── Unbalanced           UNBALANCED     postings that do not add to zero
+    ├── NotFound             NOT_FOUND      no such thing here, or none that the asking party may know of
+    ├── Forbidden            FORBIDDEN      the party lacks the role, or the client the scope
+    ├── Conflict             CONFLICT       the state of a thing does not allow the step
+    ├── Outdated             OUTDATED       the thing was changed since the caller read it
+    ├── KeyReused            KEY_REUSED     an idempotency key that belongs to another request
+    └── GateClosed           GATE_CLOSED    an offer outside the time in which its session takes offers
 """
 
 from __future__ import annotations
@@ -97,6 +103,42 @@ class Unbalanced(CoflexError):
     """Postings that do not add to zero."""
 
     code = "UNBALANCED"
+
+
+class NotFound(CoflexError):
+    """No such thing here, or none that the asking party may know of: the two are told alike."""
+
+    code = "NOT_FOUND"
+
+
+class Forbidden(CoflexError):
+    """The party lacks the role, or the client the scope."""
+
+    code = "FORBIDDEN"
+
+
+class Conflict(CoflexError):
+    """The state of a thing does not allow the step."""
+
+    code = "CONFLICT"
+
+
+class Outdated(CoflexError):
+    """The thing was changed since the caller read it."""
+
+    code = "OUTDATED"
+
+
+class KeyReused(CoflexError):
+    """An idempotency key that belongs to another request."""
+
+    code = "KEY_REUSED"
+
+
+class GateClosed(CoflexError):
+    """An offer outside the time in which its session takes offers; the message names the gate."""
+
+    code = "GATE_CLOSED"
 
 
 def refuse(what: str, findings: Iterable[Finding]) -> None:

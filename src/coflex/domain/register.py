@@ -18,14 +18,19 @@ _OPERATOR = {Level.DISTRIBUTION: Role.DSO, Level.TRANSMISSION: Role.TSO}
 
 
 @dataclass(frozen=True)
-class _Register:
-    """The register by id."""
+class Register:
+    """What the rules look up, by id. `roles`: of every party. `groups_of`: the groups that a unit is in.
+
+    `perimeter_of_bus`: perimeter of each bus of the modelled grid, empty for those of the substation. Rules on a
+    bus that it does not hold are left out: whoever knows the buses reports it.
+    """
 
     roles: Mapping[str, tuple[Role, ...]]
     points: Mapping[str, ConnectionPoint]
     units: Mapping[str, Unit]
     products: Mapping[str, Product]
     perimeter_of_bus: Mapping[str, str]
+    groups_of: Mapping[str, Sequence[Group]]
 
     def party(self, place: str, what: str, party: str, role: Role) -> Iterator[Finding]:
         """A finding unless the party is known and has the role."""
@@ -56,19 +61,35 @@ def check_register(
 
     A unit is in at most one local and one global group, both of the unit's provider; the units of a group have
     the group's provider and balance responsible party and are connected inside its perimeter; a group has the
-    scope of its product. Owners, providers and operators are parties with that role. Powers, energies and times
-    are not negative, and the parts of an activation fit into it.
+    scope of its product and lies where the product is asked for. Owners, providers and operators are parties with
+    that role. Powers, energies and times are not negative, and the parts of an activation fit into it.
 
-    `perimeter_of_bus`: perimeter of each bus of the modelled grid, empty for those of the substation. Rules on a
-    bus that it does not hold are left out: whoever knows the buses reports it.
+    `perimeter_of_bus`: see `Register`.
     """
-    register = _Register(
+    groups_of: dict[str, list[Group]] = {}
+    for group in groups:
+        for name in set(group.units):
+            groups_of.setdefault(name, []).append(group)
+    register = Register(
         roles={party.id: party.roles for party in parties},
         points={point.id: point for point in points},
         units={unit.id: unit for unit in units},
         products={product.id: product for product in products},
         perimeter_of_bus=perimeter_of_bus,
+        groups_of=groups_of,
     )
+    return check_part(register, points, units, groups)
+
+
+def check_part(
+    register: Register,
+    points: Iterable[ConnectionPoint] = (),
+    units: Iterable[Unit] = (),
+    groups: Iterable[Group] = (),
+) -> tuple[Finding, ...]:
+    """Every breach of the rules at some points, units and groups of a register, and at the units of those groups;
+    sorted. The cost is that of the part, not of the register."""
+    units, groups = tuple(units), tuple(groups)
     findings: list[Finding] = []
     for point in points:
         findings.extend(_point(register, point))
@@ -76,17 +97,18 @@ def check_register(
         findings.extend(_unit(register, unit))
     for group in groups:
         findings.extend(_group(register, group))
-    findings.extend(_memberships(register, groups))
+    members = {unit.id for unit in units}.union(*(group.units for group in groups))
+    findings.extend(_memberships(register, members))
     return tuple(sorted(set(findings)))
 
 
-def _point(register: _Register, point: ConnectionPoint) -> Iterator[Finding]:
+def _point(register: Register, point: ConnectionPoint) -> Iterator[Finding]:
     place = f"connection point {point.id}"
     yield from register.party(place, "system operator", point.system_operator, _OPERATOR[point.level])
     yield from register.party(place, "owner", point.owner, Role.ASSET_OWNER)
 
 
-def _unit(register: _Register, unit: Unit) -> Iterator[Finding]:
+def _unit(register: Register, unit: Unit) -> Iterator[Finding]:
     place = f"unit {unit.id}"
     yield from register.party(place, "provider", unit.provider, Role.SERVICE_PROVIDER)
     yield from register.party(place, "owner", unit.owner, Role.ASSET_OWNER)
@@ -137,7 +159,7 @@ def _ranges(place: str, unit: Unit) -> Iterator[Finding]:
         )
 
 
-def _group(register: _Register, group: Group) -> Iterator[Finding]:
+def _group(register: Register, group: Group) -> Iterator[Finding]:
     place = f"group {group.id}"
     yield from register.party(place, "provider", group.provider, Role.SERVICE_PROVIDER)
     yield from register.party(
@@ -152,6 +174,13 @@ def _group(register: _Register, group: Group) -> Iterator[Finding]:
             "wrong_scope",
             f"A {group.scope} group cannot offer the {product.scope} product '{product.id}'; choose one of its scope.",
         )
+    elif product.perimeters and group.perimeter not in product.perimeters:
+        yield Finding(
+            place,
+            "outside_location",
+            f"The product '{product.id}' is for {', '.join(product.perimeters)}, the group is of '{group.perimeter}'; "
+            "choose a product of its perimeter.",
+        )
     if not group.units:
         yield Finding(place, "empty_group", "The group has no unit; add one or remove the group.")
     for name in _repeated(group.units):
@@ -160,7 +189,7 @@ def _group(register: _Register, group: Group) -> Iterator[Finding]:
         yield from _member(register, place, group, name)
 
 
-def _member(register: _Register, place: str, group: Group, name: str) -> Iterator[Finding]:
+def _member(register: Register, place: str, group: Group, name: str) -> Iterator[Finding]:
     unit = register.units.get(name)
     if unit is None:
         yield Finding(place, "unknown_unit", f"There is no unit '{name}'; register it or remove it from the group.")
@@ -188,22 +217,19 @@ def _member(register: _Register, place: str, group: Group, name: str) -> Iterato
         )
 
 
-def _memberships(register: _Register, groups: Sequence[Group]) -> Iterator[Finding]:
+def _memberships(register: Register, names: Iterable[str]) -> Iterator[Finding]:
     """At most one group of each scope for a unit, and one provider over both."""
-    memberships: dict[str, list[Group]] = {}
-    for group in sorted(groups, key=lambda group: group.id):
-        for name in sorted(set(group.units)):
-            memberships.setdefault(name, []).append(group)
-    for name in sorted(memberships):
+    for name in names:
+        groups = register.groups_of.get(name, ())
         for scope in Scope:
-            ids = [group.id for group in memberships[name] if group.scope is scope]
+            ids = sorted(group.id for group in groups if group.scope is scope)
             if len(ids) > 1:
                 yield Finding(
                     f"unit {name}",
                     "two_groups_of_a_scope",
                     f"The unit is in {len(ids)} {scope} groups ({', '.join(ids)}); leave it in one.",
                 )
-        providers = sorted({group.provider for group in memberships[name]})
+        providers = sorted({group.provider for group in groups})
         if len(providers) > 1:
             yield Finding(
                 f"unit {name}",

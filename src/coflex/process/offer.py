@@ -13,7 +13,8 @@ from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.qualification import StaticLight
 from coflex.market.design import SessionPlan
-from coflex.market.engine import IntakeContext, SessionState, intake
+from coflex.market.engine import SessionState
+from coflex.market.intake import IntakeContext, intake
 from coflex.market.ledger import free_units
 from coflex.process.day import Day, states
 from coflex.process.lookups import energy_left, free_power, qualified_kw
@@ -98,10 +99,10 @@ def session_call(day: Day, t: Transaction, session: SessionPlan) -> SessionCall:
 
 
 def _context(day: Day, t: Transaction, session: SessionPlan, taken: tuple[Offer, ...]) -> IntakeContext:
-    up, down = free_power(t, day.forwarder(session), session)
+    up, down = (kw.astype(np.int64) for kw in free_power(t, day.forwarder(session), session))
     ledger = t.all(Holding)
     energy = zip(day.units, *energy_left(day.units, ledger, session, day.buyer(session)), strict=True)
-    available = {unit.id: (up[u].astype(np.int64), down[u].astype(np.int64)) for u, unit in enumerate(day.units)}
+    available = {unit.id: (up[u], down[u]) for u, unit in enumerate(day.units)}
     return IntakeContext(
         units=day.unit_by_id,
         groups={group.id: group for group in day.case.groups},

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from coflex import __version__
-from coflex.adapters.cli import compare, design, grid, screen
+from coflex.adapters.cli import compare, design, doctor, grid, screen, serve, store
 from coflex.adapters.cli.command import Json, application, day_of
 from coflex.adapters.cli.world import Load, Platform
 
@@ -41,6 +41,9 @@ coflex.add_typer(cases, name="case", short_help="Make a case.")
 coflex.add_typer(grid.grids, name="grid", short_help="Study a grid by itself.")
 coflex.add_typer(design.designs, name="design", short_help="Check and draw market designs.")
 coflex.command(short_help="Compare market designs on one case.")(compare.compare)
+coflex.command(short_help="Serve the platform to several companies.")(serve.serve)
+coflex.command(short_help="Look whether machine and store are in order.")(doctor.doctor)
+coflex.add_typer(store.stores, name="store", short_help="Copy, upgrade and prove the service's store.")
 
 
 def main(load: Load) -> None:

@@ -1,0 +1,85 @@
+"""What the routes get of the running platform: a place to hand in commands, and the promise of what is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from starlette.requests import Request
+
+from coflex.adapters.web.api.problems import OutcomeUnknown
+from coflex.service import machine as machines
+from coflex.service.machine import Machine
+from coflex.service.ports import Clock, Command, Journal
+from coflex.service.sequencer import Receipt, Sequencer
+from coflex.service.state import State
+from coflex.service.who import Who
+
+# Who sends a request, in a tenant. Raises NotSignedIn, Forbidden (on behalf of whom it may not), NotFound (tenant).
+Authenticate: TypeAlias = Callable[[Request, str], Awaitable[Who]]
+
+# Seconds a caller waits for the disk before it is told that the outcome is not known.
+PATIENCE = 10.0
+
+
+@dataclass(eq=False)
+class Desk:
+    """Used on the event loop alone, which is the machine's thread; only `journal` may be read from other threads."""
+
+    machine: Machine
+    sequencer: Sequencer
+    journal: Journal
+    clock: Clock
+    authenticate: Authenticate
+    patience: float = PATIENCE
+
+    def state(self, tenant: str) -> State:
+        """Raises NotFound."""
+        return self.machine.state(tenant)
+
+    def now(self, tenant: str) -> datetime:
+        """The tenant's time: the server's own, or the sandbox clock. Raises NotFound."""
+        return machines.now(self.state(tenant), self.clock())
+
+    async def submit(self, command: Command) -> Receipt:
+        """Take a command and return when it is on the disk.
+
+        Raises what the verb raises, KeyReused, Unavailable, StoreFull, StoreBroken; OutcomeUnknown when the disk did
+        not answer in time: then the same key asks again.
+        """
+        receipt = self.sequencer.submit(command)
+        await self.durable(receipt.number)
+        return receipt
+
+    async def settled(self) -> None:
+        """Return when everything that was applied until now is on the disk.
+
+        A read calls it *after* it has looked at the state, so that nobody is shown what a crash could take back.
+        """
+        await self.durable(self.sequencer.number)
+
+    async def durable(self, number: int) -> None:
+        """Return when the entry is on the disk. Raises what undid it, or OutcomeUnknown after `patience` seconds."""
+        if number <= self.sequencer.durable_number:
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(fault: Exception | None) -> None:
+            if waiting.done():
+                return
+            if fault is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(fault)
+
+        self.sequencer.when_durable(number, tell)
+        try:
+            await asyncio.wait_for(waiting, self.patience)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"The store did not answer within {self.patience:g} s; whether this was taken is not known.",
+                "Ask again with the same idempotency key.",
+            ) from None

@@ -1,0 +1,328 @@
+"""The service composed: store, machine, sequencer, doors, and what runs beside them; and the care of its store."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from coflex.adapters.exchange.tables.units_import import read_units
+from coflex.adapters.store import backup as copies
+from coflex.adapters.store.journal import SqlJournal
+from coflex.adapters.store.journal_reader import JournalReader
+from coflex.adapters.store.journal_verify import verify as check_chain
+from coflex.adapters.web.api.app import create_app
+from coflex.adapters.web.api.desk import Desk
+from coflex.adapters.web.api.orders import Orders
+from coflex.adapters.web.api.problems import NotSignedIn
+from coflex.adapters.web.api.rooms.offers import Offers
+from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
+from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords, identity_routes
+from coflex.adapters.web.logs import Log, logs
+from coflex.adapters.web.metrics import Metrics, Watched, routes
+from coflex.adapters.web.server import Listening, Stopping, address, bind, dressed, run
+from coflex.adapters.web.webhooks import Webhooks
+from coflex.computing import case_of, compute
+from coflex.domain.errors import CoflexError, NotFound
+from coflex.domain.party import Role
+from coflex.register.access import Client
+from coflex.register.parties import PartyEntry
+from coflex.service import engine
+from coflex.service.gates import TenantGates
+from coflex.service.machine import Machine, encode
+from coflex.service.ports import Command, Entry, Journal
+from coflex.service.replay import fingerprint
+from coflex.service.replay import replay as decide_anew
+from coflex.service.replay import restore as bring_to_head
+from coflex.service.sequencer import Sequencer, Unavailable
+from coflex.service.verbs import VERBS
+from coflex.service.verbs.access import FirstClientForm
+from coflex.simulation import demo
+
+STORE, KEYS = "coflex.db", "keys.json"
+# How often what is due by the clock is looked for; a command looks first in any case.
+TICK_S = 0.2
+# As whom the demo can be tried, and the name of the clients with which.
+VISITORS = (Role.MARKET_OPERATOR, Role.DSO, Role.TSO, Role.SERVICE_PROVIDER)
+VISITOR = "visitor"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the service is run. `data`: its folder. `database_url`: PostgreSQL in the place of a file there. `speed`,
+    `case`: of the sandbox that is made at the first start when `demo`."""
+
+    data: Path
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    log_format: Literal["json", "text"] | None = None
+    speed: int = 1
+    demo: bool = True
+    case: Path | None = None
+
+    @property
+    def store(self) -> str | Path:
+        return self.database_url or self.data / STORE
+
+
+def clock() -> datetime:
+    """The server's clock."""
+    return datetime.now(UTC)
+
+
+# ---------------------------------------------------------------- serving
+
+
+def serve(settings: Settings, tell: Tell) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CoflexError, with what to do, where it cannot begin."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
+    listener = bind(listening)
+    platform = partial(_platform, settings, listening, address(listener, listening), tell)
+    run(listening, platform, tell, listener)
+
+
+@dataclass(eq=False)
+class Running:
+    """The parts of a running platform."""
+
+    machine: Machine
+    sequencer: Sequencer
+    journal: Journal
+    keys: Keys
+    metrics: Metrics
+    log: Log
+    desk: Desk
+    identity: Identity
+
+
+@asynccontextmanager
+async def _platform(
+    settings: Settings, listening: Listening, here: str, tell: Tell, stopping: Stopping
+) -> AsyncIterator[ASGIApp]:
+    """The platform on the running loop, from its store to its last entry."""
+    log = logs(settings.log_format)
+    journal = SqlJournal(settings.store)
+    running = _running(journal, Keys(settings.data / KEYS, clock()), here, log)
+    worker = engine.Worker(compute)
+    webhooks = Webhooks(running.desk, journal, running.keys)
+    running.sequencer.listeners.append(webhooks.told)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        if settings.demo:
+            await _open_demo(running, settings, here, tell)
+        players = demo.Counterparts(case_of(demo.TENANT)) if settings.demo and settings.case is None else None
+        work = (engine.Engine(running.sequencer, worker).run(), webhooks.run(), _tick(running, players))
+        tasks = [asyncio.create_task(one) for one in work]
+        offers = Offers(running.identity.items)
+        app = _app(running, webhooks, offers)
+        tasks.append(asyncio.create_task(_ending(stopping, app)))
+        tell(f"API: {here}/v1, its document: {here}/openapi.json, its pages: {here}/docs, health: {here}/readyz")
+        front = Orders(app, running.desk, running.metrics.request, offers)
+        yield dressed(front, listening, log, running.metrics, running.machine.tenants)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        worker.close()
+        await asyncio.to_thread(running.sequencer.close)
+        journal.close()
+
+
+def _running(journal: SqlJournal, keys: Keys, here: str, log: Log) -> Running:
+    loop, metrics = asyncio.get_running_loop(), Metrics()
+    machine = Machine(VERBS)
+    bring_to_head(machine, journal)
+    measured = metrics.measured(journal)
+    sequencer = Sequencer(
+        machine, measured, clock, TenantGates(machine), deliver=loop.call_soon_threadsafe, soon=loop.call_soon
+    )
+    identity = Identity(machine, clock, keys, here)
+    desk = Desk(machine, sequencer, journal, clock, identity.authenticate)
+    return Running(machine, sequencer, measured, keys, metrics, log, desk, identity)
+
+
+def _app(running: Running, webhooks: Webhooks, offers: Offers) -> Starlette:
+    passwords = Passwords()
+    app = create_app(
+        running.desk,
+        Accounts(running.keys, passwords),
+        readers={CSV: partial(read_units, "units.csv"), WORKBOOK: partial(read_units, "units.xlsx")},
+        extra_routes=[
+            *identity_routes(running.desk, running.identity, passwords),
+            *routes(running.metrics, running.sequencer, running.journal.head, partial(_is_operator, running)),
+        ],
+        offers=offers,
+    )
+    watched = Watched(webhook_lag=webhooks.lag, listeners=app.state.bell.count)
+    running.metrics.watch(running.sequencer, running.machine.tenants, watched)
+    return app
+
+
+async def _is_operator(running: Running, request: Request) -> bool:
+    """Whether a request carries the key of a market operator of any tenant."""
+    for tenant in running.machine.tenants:
+        with suppress(NotSignedIn, NotFound):
+            who = await running.identity.authenticate(request, tenant)
+            return Role.MARKET_OPERATOR in who.roles
+    return False
+
+
+async def _ending(stopping: Stopping, app: Starlette) -> None:
+    """End the streams of events when the server stops: they would never end by themselves."""
+    await stopping.wait()
+    app.state.bell.end()
+
+
+async def _tick(running: Running, players: demo.Counterparts | None) -> None:
+    """Pass gates when nobody asks for anything, and let the demo's counterparts play."""
+    while True:
+        try:
+            running.sequencer.pass_gates()
+            running.keys.tend(clock())
+            if players is not None and running.sequencer.ready:
+                _play(running, players)
+        except CoflexError as fault:
+            running.log.warning("tick", error=type(fault).__name__, code=fault.code)
+        await asyncio.sleep(TICK_S)
+
+
+def _play(running: Running, players: demo.Counterparts) -> None:
+    state = running.machine.tenants.get(demo.TENANT)
+    due = () if state is None else players.commands(state, running.desk.now(demo.TENANT))
+    for command in due:
+        try:
+            running.sequencer.submit(command)
+        except Unavailable:
+            raise
+        except CoflexError as fault:
+            running.log.warning("counterpart", tenant=demo.TENANT, verb=command.verb, code=fault.code)
+
+
+# ---------------------------------------------------------------- the demo
+
+
+async def _open_demo(running: Running, settings: Settings, here: str, tell: Tell) -> None:
+    """Open the demo's tenant at the first start, and tell the keys with which to try it."""
+    if demo.TENANT not in running.machine.tenants:
+        name = demo.TENANT if settings.case is None else str(settings.case.resolve())
+        for command in demo.seed(case_of(name), name, settings.speed):
+            await running.desk.submit(command)
+    for role in VISITORS:
+        party = next(one.id for one in running.machine.state(demo.TENANT).all(PartyEntry) if role in one.roles)
+        client = _visitor(running, party)
+        if client is None:
+            form = FirstClientForm(VISITOR, sha256(_secret(running.keys, party).encode()).hexdigest())
+            command = Command(demo.TENANT, "client.first", "", party, party, "operator", encode(form))
+            await running.desk.submit(command)
+            client = _visitor(running, party)
+        if client is not None and client.live(clock()):
+            what = role.value.replace("_", " ")
+            tell(f"Key of the demo's {what} {party}: cf_{client.id}_{_secret(running.keys, party)}")
+    tell(f"Try: curl -H 'Authorization: Bearer KEY' {here}/v1/{demo.TENANT}/sessions")
+
+
+def _visitor(running: Running, party: str) -> Client | None:
+    """The client with which to try the demo as a party."""
+    clients = running.machine.state(demo.TENANT).all(Client)
+    return next((one for one in clients if (one.party, one.name) == (party, VISITOR)), None)
+
+
+def _secret(keys: Keys, party: str) -> str:
+    """The secret of a demo client: always the same for this server, and kept nowhere."""
+    return urlsafe_b64encode(keys.derived("demo client", party)).decode().rstrip("=")
+
+
+# ---------------------------------------------------------------- the care of the store
+
+
+def probe(settings: Settings) -> Any:
+    """A look at the store, nothing of it changed. Raises CoflexError where it cannot be reached."""
+    return copies.probe(settings.store)
+
+
+def backup(settings: Settings, to: Path) -> Any:
+    """Copy the store as it is at one instant, also while it serves."""
+    return copies.backup(settings.store, to)
+
+
+def restore(settings: Settings, source: Path, replace: bool) -> Any:
+    """Bring a copy back, whole or not at all."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return copies.restore(source, settings.store, replace)
+
+
+def migrate(settings: Settings) -> Any:
+    """Bring the tables to the version of this coflex."""
+    return copies.migrate(settings.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """What a proof of the journal found. `head`: digest of the last entry, hexadecimal: noted elsewhere, it shows a
+    journal that was cut off. `differences`: entry and reason, in words; empty when all is as it was acknowledged."""
+
+    entries: int
+    versions: int
+    notes: int
+    head: str
+    differences: tuple[str, ...]
+
+
+def verify(settings: Settings, progress: Tell) -> Proved:
+    """Compute every digest anew, also while it serves."""
+    found = check_chain(settings.store, progress)
+    return Proved(found.entries, found.versions, found.notes, found.head.hex(), tuple(map(str, found.faults)))
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What deciding everything anew found. `differences`: in words; empty when all is as it was."""
+
+    entries: int
+    state: str
+    differences: tuple[str, ...]
+
+
+def replay(settings: Settings, progress: Tell) -> Replayed:
+    """Decide every command anew in an empty machine, and compute every result of the engine anew."""
+    journal = JournalReader(settings.store)
+    try:
+        last, machine = journal.head().number, Machine(VERBS)
+        found = decide_anew(_entries(journal, last, progress), machine, _recomputed)
+        told = tuple(f"entry {one.number}: {one.what}" for one in found)
+    finally:
+        journal.close()
+    return Replayed(last, fingerprint(machine), told)
+
+
+def _recomputed(machine: Machine, entry: Entry) -> bytes | None:
+    """The body that the engine gives today for an entry that it brought once."""
+    work = next((one for one in engine.pending(machine) if one.tenant == entry.command.tenant), None)
+    if work is None:
+        return None
+    made = engine.job(machine, work)
+    return engine.command(work, made, compute(made)).body
+
+
+def _entries(journal: JournalReader, last: int, progress: Tell) -> Iterator[Entry]:
+    after = 0
+    while after < last and (batch := journal.entries(after, min(1000, last - after))):
+        yield from batch
+        after = batch[-1].number
+        progress(f"{after} of {last} entries")

@@ -1,0 +1,1 @@
+"""The platform as one machine that many companies use at once: commands in, records and events out."""

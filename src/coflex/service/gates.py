@@ -1,0 +1,189 @@
+"""What is due: the gates of all tenants by the clock, and the steps to compute between them in their order.
+
+A gate is read off the records alone: a session that is announced opens at its time, an open one closes at its time, a
+delivery day of the market is announced a week before its first gate. Taking the gate moves the session on, so a gate
+fires once, whatever clocks and restarts do: a clock that went back finds nothing to open again, one that jumped ahead
+finds every gate it passed, in their order. At one instant an earlier delivery day comes first, then the order of the
+design's document, as in `coflex.market.engine`.
+
+The gate rule. A session takes offers in [opens, closes) of the tenant's time. The sequencer gives one instant to a
+command and to every gate that is due by it, gates first: so an offer whose time is `closes`, even in that very
+microsecond, meets a closed session, and one whose time is `opens` an open one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from coflex.market.design import Design, SessionPlan, read_design, schedule
+from coflex.market.engine import SessionState
+from coflex.register.market import DesignText, Market, SessionEntry
+from coflex.register.outcomes import Step
+from coflex.service.machine import Machine
+from coflex.service.ports import Command
+from coflex.service.state import State
+
+ANNOUNCED_BEFORE = timedelta(days=7)
+CLOCK = "clock"
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def session_id(day: date, session: str) -> str:
+    """Id of a session's entry."""
+    return f"{day.isoformat()}.{session}"
+
+
+@lru_cache(maxsize=64)
+def design_of(text: str) -> Design:
+    """The design of a document, read once. Raises Refused."""
+    return read_design(text, "design")
+
+
+@lru_cache(maxsize=512)
+def _laid(text: str, day: date, zone: str) -> tuple[SessionPlan, ...]:
+    return schedule(design_of(text), day, ZoneInfo(zone))
+
+
+def plans(state: State, day: date, design: str) -> tuple[SessionPlan, ...]:
+    """The sessions of a delivery day after a design, in the order of its document. Raises NotFound."""
+    return _laid(state.get(DesignText, design).text, day, state.get(Market, "market").zone)
+
+
+def plan_of(state: State, entry: SessionEntry) -> SessionPlan:
+    """A session laid on its delivery day; its `id` is the design's own name, "local-1"."""
+    return next(plan for plan in plans(state, entry.day, entry.design) if plan.id == entry.session)
+
+
+# ---------------------------------------------------------------- gates
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gate:
+    """What the clock does to a tenant. `at`: the tenant's time; ordered as gates are passed."""
+
+    at: datetime
+    day: date
+    place: int
+    verb: str
+    subject: str
+
+
+def next_gate(state: State) -> Gate | None:
+    """The tenant's next gate, due or not; None when all is announced and closed."""
+    return state.derived("next gate", (Market, SessionEntry), lambda: min(_gates(state), default=None))
+
+
+def _gates(state: State) -> Iterator[Gate]:
+    market = state.find(Market, "market")
+    if market is None:
+        return
+    for entry in state.all(SessionEntry):
+        if entry.state == SessionState.ANNOUNCED:
+            yield Gate(entry.opens, entry.day, _place(state, entry), "session.open", entry.id)
+        elif entry.state == SessionState.OPEN:
+            yield Gate(entry.closes, entry.day, _place(state, entry), "session.close", entry.id)
+    day = next_day(state, market)
+    if day is not None:
+        first = min(plan.opens for plan in plans(state, day, market.design))
+        yield Gate(first - ANNOUNCED_BEFORE, day, -1, "session.announce", day.isoformat())
+
+
+def next_day(state: State, market: Market) -> date | None:
+    """The first delivery day that is not announced; None when all are."""
+    announced = last_announced(state)
+    day = market.first_day if announced is None else announced + timedelta(days=1)
+    return day if day <= market.last_day else None
+
+
+def last_announced(state: State) -> date | None:
+    """The last delivery day whose sessions are announced."""
+    return max((entry.day for entry in state.all(SessionEntry)), default=None)
+
+
+def _place(state: State, entry: SessionEntry) -> int:
+    return [plan.id for plan in plans(state, entry.day, entry.design)].index(entry.session)
+
+
+def server_instant(market: Market, at: datetime) -> datetime | None:
+    """The first instant of the server, whole microseconds, at which the tenant's time is `at` or later; None where a
+    clock that stands will never show it."""
+    ahead = (at - market.starts) // _MICROSECOND
+    if market.speed == 0:
+        return market.since if ahead <= 0 else None
+    return market.since + -(-ahead // market.speed) * _MICROSECOND
+
+
+class TenantGates:
+    """The gates of all tenants of a machine, as the sequencer asks for them (`sequencer.Gates`)."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def next_at(self) -> datetime | None:
+        """The server's instant from which a gate is due; None when none is left."""
+        instants = [at for state in self._machine.tenants.values() if (at := _instant(state)) is not None]
+        return min(instants, default=None)
+
+    def due(self, at: datetime) -> Command | None:
+        """The first gate that is due at an instant of the server and was not yet taken."""
+        first: tuple[datetime, str] | None = None
+        for tenant, state in self._machine.tenants.items():
+            instant = _instant(state)
+            if instant is not None and instant <= at and (first is None or (instant, tenant) < first):
+                first = instant, tenant
+        if first is None:
+            return None
+        gate = next_gate(self._machine.tenants[first[1]])
+        assert gate is not None  # it has an instant
+        return Command(first[1], gate.verb, gate.subject, "", "", CLOCK, b"{}")
+
+
+def _instant(state: State) -> datetime | None:
+    return state.derived("instant of the next gate", (Market, SessionEntry), lambda: _instant_anew(state))
+
+
+def _instant_anew(state: State) -> datetime | None:
+    gate, market = next_gate(state), state.find(Market, "market")
+    return None if gate is None or market is None else server_instant(market, gate.at)
+
+
+# ---------------------------------------------------------------- steps to compute
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Due:
+    """A step of a session that waits to be computed, ordered as gates are. `at`: of its gate."""
+
+    at: datetime
+    day: date
+    place: int
+    step: Step
+    session: str
+
+
+def steps(state: State) -> tuple[Due, ...]:
+    """Every step whose gate was passed and whose result is not known, in the order of the gates.
+
+    Steps of one delivery day follow each other: each is computed on what those before it decided.
+    """
+    return state.derived("steps", (Market, SessionEntry), lambda: tuple(sorted(_steps(state))))
+
+
+def first_step(state: State, day: date) -> Due | None:
+    """The step of a delivery day that is to be computed next."""
+    return next((due for due in steps(state) if due.day == day), None)
+
+
+def _steps(state: State) -> Iterator[Due]:
+    for entry in state.all(SessionEntry):
+        if entry.state not in (SessionState.OPEN, SessionState.CLOSED):
+            continue
+        place = _place(state, entry)
+        if not entry.plan:
+            yield Due(entry.opens, entry.day, place, Step.PLAN, entry.id)
+        if entry.state == SessionState.CLOSED and not entry.outcome:
+            yield Due(entry.closes, entry.day, place, Step.RESULT, entry.id)

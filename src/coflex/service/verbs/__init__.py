@@ -1,0 +1,38 @@
+"""Everything that can be asked of the platform, one module a topic."""
+
+from __future__ import annotations
+
+from coflex.service.machine import Verb
+from coflex.service.verbs import (
+    access,
+    consents,
+    offers,
+    parties,
+    prequalification,
+    product_tests,
+    products,
+    proposals,
+    resources,
+    scheduling,
+    sessions,
+    tenants,
+    units_import,
+)
+
+_ROOMS = (
+    tenants,
+    parties,
+    resources,
+    units_import,
+    products,
+    consents,
+    prequalification,
+    product_tests,
+    scheduling,
+    sessions,
+    offers,
+    access,
+)
+
+VERBS: dict[str, Verb] = {verb.name: verb for room in _ROOMS for verb in room.VERBS}
+VERBS |= {verb.name: verb for verb in proposals.verbs(VERBS)}

@@ -1,0 +1,19 @@
+"""What a kill -9 leaves: every acknowledged order, once, in a chain without a gap (PLAT-05)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.crash import CLIENTS, Campaign
+from support.trading import Trading, free_port
+
+
+@pytest.mark.spec("PLAT-05")
+@pytest.mark.parametrize("kills", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_acknowledged_order_is_there_once_after_each_kill(tmp_path: Path, kills: int) -> None:
+    campaign = Campaign(Trading(tmp_path, free_port(), CLIENTS), seed=kills)
+    campaign.run(kills)
+    assert campaign.kills == kills
+    assert len(campaign.answers) > 3 * kills

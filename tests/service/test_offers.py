@@ -1,0 +1,169 @@
+"""Offers go into an open session whole or not at all, come out again, and are there after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coflex.adapters.store.journal_memory import MemoryJournal
+from coflex.domain.errors import CoflexError, GateClosed, NotFound, Refused
+from coflex.register.consents import Consent
+from coflex.register.resources import UnitEntry, UnitStatus
+from coflex.service.books import books
+from coflex.service.machine import Machine, decode
+from coflex.service.replay import fingerprint, replay
+from coflex.service.sequencer import Sequencer
+from support.platform import (
+    FIRST,
+    OPEN,
+    TENANT,
+    TEST_VERBS,
+    Clock,
+    desk,
+    offer,
+    put,
+    ready,
+    submit,
+)
+
+
+def platform(units: int = 8, providers: int = 2) -> tuple[Sequencer, MemoryJournal]:
+    journal = MemoryJournal()
+    made = desk(journal)
+    for command in ready(units, providers):
+        made.submit(command)
+    return made, journal
+
+
+def held(made: Sequencer) -> dict[str, int]:
+    """Receipt of each offer in the book."""
+    return {one.id: one.receipt for one in books(made.machine.state(TENANT)).offers(FIRST)}
+
+
+@pytest.mark.spec("MKT-02")
+def test_an_offer_goes_into_the_open_session_with_number_and_time() -> None:
+    made, _ = platform()
+    receipt = made.submit(submit("sp-1", offer("a", 1)))
+    reply = decode(receipt.reply, dict)
+    assert receipt.status == 201
+    assert (reply["session"], reply["accepted"], reply["entry"]) == (FIRST, 1, receipt.number)
+    assert held(made) == {"sp-1/a": reply["first_receipt"]}
+
+
+def test_a_parcel_is_taken_whole_or_not_at_all_with_every_fault() -> None:
+    made, _ = platform()
+    parcel = [offer("a", 1), offer("b", 2), offer("c", 1, kw=[5000]), offer("d", 3, price="2000")]
+    with pytest.raises(Refused) as refused:
+        made.submit(submit("sp-1", parcel))
+    found = {(one.place.split(",")[0], one.code) for one in refused.value.findings}
+    assert {("offer b", "foreign_unit"), ("offer c", "above_qualified"), ("offer d", "price_cap")} <= found
+    assert held(made) == {}
+    assert made.submit(submit("sp-1", [offer("a", 1), offer("d", 3)])).status == 201
+    assert list(held(made)) == ["sp-1/a", "sp-1/d"]
+
+
+def test_two_providers_may_name_their_offers_alike() -> None:
+    made, _ = platform()
+    made.submit(submit("sp-1", offer("a", 1)))
+    made.submit(submit("sp-2", offer("a", 2)))
+    assert list(held(made)) == ["sp-1/a", "sp-2/a"]
+
+
+def test_an_offer_is_replaced_with_a_new_receipt_or_stays_as_it_was() -> None:
+    made, _ = platform()
+    made.submit(submit("sp-1", offer("a", 1)))
+    before = held(made)
+    with pytest.raises(Refused):
+        made.submit(submit("sp-1", offer("a", 1, kw=[9999]), verb="offer.replace"))
+    assert held(made) == before
+    made.submit(submit("sp-1", offer("a", 1, kw=[50]), verb="offer.replace"))
+    assert held(made)["sp-1/a"] > before["sp-1/a"]
+
+
+def test_nobody_takes_out_the_offer_of_another() -> None:
+    made, _ = platform()
+    made.submit(submit("sp-1", offer("a", 1)))
+    with pytest.raises(NotFound) as other:
+        made.submit(submit("sp-2", {"id": "a"}, verb="offer.withdraw"))
+    with pytest.raises(NotFound) as nothing:
+        made.submit(submit("sp-2", {"id": "a"}, verb="offer.withdraw", session=FIRST))
+    assert str(other.value) == str(nothing.value)
+    made.submit(submit("sp-1", {"id": "a"}, verb="offer.withdraw"))
+    assert held(made) == {}
+    made.submit(submit("sp-1", offer("a", 1)))
+
+
+@pytest.mark.spec("MKT-02")
+def test_at_the_gates_instant_an_offer_is_late_and_is_told_the_gates_time() -> None:
+    clock = Clock()
+    journal = MemoryJournal()
+    made = desk(journal, clock)
+    for command in ready(4, 2, speed=1):
+        made.submit(command)
+    gate = clock.at + (datetime(2016, 7, 4, 8, tzinfo=UTC) - OPEN)
+    clock.at = gate - timedelta(microseconds=1)
+    made.submit(submit("sp-1", offer("in", 1)))
+    clock.at = gate
+    with pytest.raises(GateClosed, match="2016-07-04T10:00"):
+        made.submit(submit("sp-1", offer("late", 3)))
+    clock.at = gate - timedelta(hours=1)  # a clock that goes back reopens nothing
+    with pytest.raises(GateClosed):
+        made.submit(submit("sp-1", offer("late", 3)))
+    assert list(held(made)) == ["sp-1/in"]
+
+
+@pytest.mark.spec("REG-10")
+def test_a_unit_without_its_owners_consent_is_not_offered() -> None:
+    made, _ = platform()
+    consent = made.machine.state(TENANT).get(Consent, "consent-cu-0001")
+    made.submit(put([replace(consent, withdrawn=OPEN)]))
+    with pytest.raises(Refused) as refused:
+        made.submit(submit("sp-1", offer("a", 1)))
+    assert {one.code for one in refused.value.findings} == {"barred"}
+
+
+def test_a_change_of_the_register_counts_for_the_next_offer() -> None:
+    made, _ = platform()
+    made.submit(submit("sp-1", offer("a", 1)))
+    entry = made.machine.state(TENANT).get(UnitEntry, "cu-0003")
+    made.submit(put([replace(entry, status=UnitStatus.INACTIVE)]))
+    with pytest.raises(Refused):
+        made.submit(submit("sp-1", offer("b", 3)))
+    made.submit(put([entry]))
+    made.submit(submit("sp-1", offer("b", 3)))
+    assert list(held(made)) == ["sp-1/a", "sp-1/b"]
+
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(["offer.submit", "offer.submit", "offer.replace", "offer.withdraw"]),
+        st.integers(1, 2),  # provider
+        st.sampled_from("abc"),
+        st.integers(1, 8),  # unit
+        st.integers(0, 2),  # first quarter-hour
+    ),
+    max_size=25,
+)
+
+
+@pytest.mark.spec("PLAT-05")
+@given(ACTS)
+def test_a_restart_and_a_replay_give_the_same_book(acts: list[Any]) -> None:
+    made, journal = platform()
+    for verb, provider, name, unit, first in acts:
+        body: Any = {"id": name} if verb == "offer.withdraw" else offer(name, unit, first, [100, 50])
+        try:
+            made.submit(submit(f"sp-{provider}", body, verb=verb))
+        except CoflexError:
+            continue
+    again = desk(journal)
+    assert held(again) == held(made)
+    assert fingerprint(again.machine) == fingerprint(made.machine)
+    anew = Machine(TEST_VERBS)
+    assert list(replay(journal.entries(), anew)) == []
+    assert fingerprint(anew) == fingerprint(made.machine)

@@ -1,0 +1,179 @@
+"""What needs two persons happens when the second one confirms it, and never before (PLAT-07)."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from coflex.domain.errors import Conflict, Forbidden, NotFound, Outdated, Refused
+from coflex.domain.party import Party, Role
+from coflex.market.design import design_text
+from coflex.register.market import DesignText, Market, Proposal, ProposalStatus, SessionEntry
+from coflex.register.parties import PartyEntry, PartyStatus
+from coflex.register.products import ProductEntry
+from coflex.service.machine import Context, Outcome, Verb
+from coflex.service.state import State
+from coflex.service.verbs.proposals import Refuse
+from coflex.service.verbs.tenants import ChangeMarket
+from coflex.simulation.demo import demo_case
+from support.markets import LONG_AGO, World, opened, putting, table
+
+MO2 = Party("mo-2", "Another market operator", (Role.MARKET_OPERATOR,))
+
+
+def _approve(state: State, context: Context, form: bool) -> Outcome:
+    status = PartyStatus.APPROVED if form else PartyStatus.SUSPENDED
+    entry = PartyEntry(MO2.id, MO2, status, LONG_AGO)
+    return Outcome({}, ((PartyEntry, MO2.id, entry),))
+
+
+def world() -> World:
+    made = opened(table(extra=(putting(demo_case()), Verb("test.second", bool, _approve))))
+    made.do("test.put", "", 1)
+    made.do("test.second", "", True)
+    return made
+
+
+def propose(made: World, form: ChangeMarket, party: str = "mo") -> str:
+    receipt = made.do("market.change", "market", form, party, "ann")
+    assert receipt.status == 202
+    return msgspec.json.decode(receipt.reply, type=Proposal).id
+
+
+def confirm(made: World, proposal: str, party: str = "mo", actor: str = "bob") -> None:
+    made.do("proposal.confirm", proposal, party=party, actor=actor)
+
+
+@pytest.mark.spec("PLAT-07")
+def test_a_change_of_the_market_waits_for_a_second_person() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(title="Another name", price_limit_eur_mwh=Decimal(150)))
+    assert made.state.get(Market, "market").title == "Test"
+    with pytest.raises(Forbidden, match="second person"):
+        confirm(made, proposal, actor="ann")
+    confirm(made, proposal)
+    market, kept = made.state.get(Market, "market"), made.state.get(Proposal, proposal)
+    assert (market.title, market.price_limit_eur_mwh) == ("Another name", 150)
+    assert (kept.status, kept.proposed_by, kept.decided_by) == (ProposalStatus.CONFIRMED, "ann", "bob")
+    with pytest.raises(Conflict, match="confirmed already"):
+        confirm(made, proposal)
+
+
+def test_what_another_party_proposed_is_not_there() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(title="Mine"))
+    for verb, form in (("proposal.confirm", None), ("proposal.refuse", Refuse("no"))):
+        with pytest.raises(NotFound) as told:
+            made.do(verb, proposal, form, "mo-2", "eve")
+        with pytest.raises(NotFound) as unknown:
+            made.do(verb, "proposal-00000000", form, "mo-2", "eve")
+        assert str(told.value).replace(proposal, "proposal-00000000") == str(unknown.value)
+
+
+def test_what_was_refused_or_taken_back_never_happens() -> None:
+    made = world()
+    for actor in ("bob", "ann"):
+        proposal = propose(made, ChangeMarket(title="Not this"))
+        made.do("proposal.refuse", proposal, Refuse("not agreed"), "mo", actor)
+        with pytest.raises(Conflict, match="refused already"):
+            confirm(made, proposal)
+    assert made.state.get(Market, "market").title == "Test"
+    feed = [item.note.kind for item in made.journal.feed("t", "mo", (0, 0), 100)]
+    assert feed.count("proposal.waiting") == feed.count("proposal.refused") == 2
+
+
+def test_who_lost_the_role_confirms_nothing_and_who_never_had_it_proposes_nothing() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(title="By the second"), "mo-2")
+    made.do("test.second", "", False)
+    with pytest.raises(Forbidden):
+        confirm(made, proposal, "mo-2")
+    with pytest.raises(Forbidden):
+        made.do("market.change", "market", ChangeMarket(title="By a provider"), "sp-01", "sam")
+
+
+def test_a_proposal_that_turns_out_faulty_is_refused_at_its_confirmation_and_goes_on_waiting() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(last_day=date(2010, 1, 1), price_caps={"nothing": Decimal(1)}))
+    with pytest.raises(Refused) as told:
+        confirm(made, proposal)
+    assert [finding.code for finding in told.value.findings] == ["announced", "days", "unknown_product"]
+    assert made.state.get(Proposal, proposal).status is ProposalStatus.WAITING
+
+
+def test_a_confirmation_may_insist_on_what_was_read() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(title="Read"))
+    with pytest.raises(Outdated):
+        made.do("proposal.confirm", proposal, party="mo", actor="bob", expects=1)
+
+
+# ---------------------------------------------------------------- changes of a market
+
+
+@pytest.mark.spec("MKT-01")
+def test_another_design_is_for_the_days_that_are_not_announced_yet() -> None:
+    made = world()
+    made.sequencer.pass_gates()
+    confirm(made, propose(made, ChangeMarket(design="smartnet_a", last_day=date(2016, 7, 20))))
+    made.sequencer.pass_gates()
+    designs = {entry.day: entry.design for entry in made.state.all(SessionEntry)}
+    assert designs[date(2016, 7, 5)] == "beflexible_six"
+    assert {name for day, name in designs.items() if day > date(2016, 7, 5)} == {"smartnet_a"}
+    assert {one.id for one in made.state.all(DesignText)} == {"beflexible_six", "smartnet_a"}
+
+
+def test_a_design_keeps_the_text_it_was_used_with() -> None:
+    made = world()
+    changed = design_text("beflexible_six").replace("{voltage_pu: 0.002", "{voltage_pu: 0.003")
+    for form, code in (
+        (ChangeMarket(design="beflexible_six", document=changed), "id_taken"),
+        (ChangeMarket(design="mine", document=changed), "other_design"),
+        (ChangeMarket(design="no_such_design"), "unknown_design"),
+        (ChangeMarket(document=changed), "no_id"),
+    ):
+        with pytest.raises(Refused) as told:
+            confirm(made, propose(made, form))
+        assert [finding.code for finding in told.value.findings] == [code]
+    mine = changed.replace("id: beflexible_six", "id: mine", 1)
+    confirm(made, propose(made, ChangeMarket(design="mine", document=mine)))
+    assert made.state.get(DesignText, "mine").text == mine
+
+
+def test_price_caps_are_changed_at_the_products() -> None:
+    made = world()
+    product = made.state.all(ProductEntry)[0]
+    confirm(made, propose(made, ChangeMarket(price_caps={product.id: Decimal(90)})))
+    assert made.state.get(ProductEntry, product.id).product.price_cap_eur_mwh == 90
+    with pytest.raises(Refused):
+        confirm(made, propose(made, ChangeMarket(price_caps={product.id: Decimal(-1)})))
+
+
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [
+        ({"zone": "Nowhere/Town"}, ["unknown_zone"]),
+        ({"design": "nothing_like_it"}, ["unknown_design"]),
+        ({"last": date(2016, 7, 4)}, ["days"]),
+        ({"speed": 100_000}, ["speed"]),
+        ({"sandbox": False, "speed": 2, "price_limit_eur_mwh": Decimal(-1)}, ["price", "real_clock"]),
+        ({"begin": datetime(2016, 7, 4, 6, 0, 0, 1, tzinfo=UTC)}, ["too_late"]),
+        ({"starts": datetime(2016, 7, 4, tzinfo=UTC).replace(tzinfo=None)}, ["no_zone"]),
+    ],
+)
+def test_a_tenant_with_faults_is_not_opened_and_all_of_them_are_told(change: dict, codes: list[str]) -> None:
+    with pytest.raises(Refused) as told:
+        opened(table(), **change)
+    assert sorted(finding.code for finding in told.value.findings) == sorted(codes)
+
+
+def test_a_tenant_is_opened_once_and_begins_before_its_first_gate() -> None:
+    made = opened(table(), begin=datetime(2016, 7, 4, 6, tzinfo=UTC))
+    market = made.state.get(Market, "market")
+    assert (market.since, market.starts) == (datetime(2016, 7, 4, 6, tzinfo=UTC),) * 2
+    assert made.state.get(DesignText, "beflexible_six").text == design_text("beflexible_six")
+    with pytest.raises(Conflict, match="there already"):
+        made.sequencer.submit(made.entries("tenant.open")[0].command)

@@ -1,0 +1,139 @@
+"""One record of every kind around the first unit of `support.platform`, and a second party of every role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from coflex.domain.clearing import Award, MeritLine, Reason, Status, Uncovered
+from coflex.domain.party import Party, Role
+from coflex.domain.quantity import Direction
+from coflex.domain.reading import Quality
+from coflex.qualification.requirements import Procedure, Service, SignalKind, requirements
+from coflex.qualification.signals import make
+from coflex.qualification.verdict import Recording
+from coflex.register.access import ClientScope, Issuer, Naming, User, Webhook, WebhookProgress, login_digest
+from coflex.register.consents import Availability
+from coflex.register.market import Asked, Proposal, ProposalStatus, SessionEntry, SessionRequests
+from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack
+from coflex.register.parties import PartyEntry, PartyStatus
+from coflex.register.prequalification import (
+    Agreement,
+    AnswerRecording,
+    MemberStatus,
+    ProductProcedure,
+    ProductTest,
+    SchedulingMember,
+    SchedulingType,
+    SchedulingUnit,
+    Subject,
+)
+from coflex.register.prequalification import SchedulingStatus as S
+from coflex.register.products import ProductEntry
+from coflex.register.resources import Perimeter
+from coflex.service.ports import Command, Personal
+from support.api import PARTY_OF, client
+from support.platform import FIRST, FIRST_START, LONG_AGO, OPEN, TENANT, put, register
+
+# A second party of each role, to which nothing of the first one belongs.
+OTHER_OF = {role: f"{party.removesuffix('-1')}-2" for role, party in PARTY_OF.items()}
+
+
+def others() -> Iterator[Any]:
+    """The second parties with a client, and a second client of every first one."""
+    for role, name in OTHER_OF.items():
+        yield PartyEntry(name, Party(name, name.upper(), (role,)), PartyStatus.APPROVED, LONG_AGO)
+        yield client(f"client-{name}", name)
+    for name in PARTY_OF.values():
+        yield client(f"second-{name}", name)
+
+
+def records() -> Iterator[Any]:
+    """Everything that a path can name, of the first parties."""
+    for name in PARTY_OF.values():
+        yield from _access(name)
+    yield Perimeter("per-1", "dso", "P-1", ("B1",))
+    yield Availability("cu-0001", "owner", ())
+    yield from _qualification()
+    yield from _scheduling()
+    yield Issuer("issuer-1", "https://id.example", "coflex", "party", Naming.PARTY, ("sp-1",), (ClientScope.READ,))
+    asked = Asked(FIRST_START, Direction.UP, 100, Decimal(90))
+    yield SessionRequests(FIRST, FIRST, "dso", (asked,))
+
+
+def persons() -> Command:
+    """Personal data of every first party."""
+    private = tuple(Personal(name, b"salt", b'{"name":"Ada"}') for name in PARTY_OF.values())
+    return replace(put([]), private=private)
+
+
+def _access(party: str) -> Iterator[Any]:
+    yield User(f"user-{party}", party, (ClientScope.READ,), login_digest(TENANT, party), "", LONG_AGO, LONG_AGO)
+    yield Webhook(f"webhook-{party}", party, f"https://{party}.example/hook", ("*",), LONG_AGO)
+    yield WebhookProgress(f"webhook-{party}", party, 1, 0)
+    verb, subject, body = "session.rerun", FIRST, '{"reason": "as an example"}'
+    if party in ("dso", "tso"):
+        scope = "local" if party == "dso" else "global"
+        verb, subject, body = "product.set_price_cap", f"{scope}_energy", '{"price_cap_eur_mwh": "900"}'
+    yield Proposal(f"proposal-{party}", verb, subject, party, body, "somebody", LONG_AGO, ProposalStatus.WAITING)
+
+
+def _qualification() -> Iterator[Any]:
+    product = next(one.product for one in register(1, 1) if isinstance(one, ProductEntry) and one.id == "local_energy")
+    procedure = Procedure(Service.CONGESTION_MANAGEMENT, (SignalKind.STEP,))
+    wanted = requirements(product, procedure, SignalKind.STEP)
+    signal = make(wanted, 100, 0, 0)
+    starts = OPEN + timedelta(days=1)
+    test = ProductTest(
+        id="test-1", subject=Subject.GROUP, subject_id="sp-1-local@local_energy", product="local_energy",
+        provider="sp-1", tester="dso", present=(), attempt=1, starts=starts,
+        ends=starts + timedelta(seconds=signal.length_s), signal=signal, asked=wanted, baseline=(), as_of=LONG_AGO,
+    )  # fmt: skip
+    yield test
+    yield replace(test, id="test-2", subject=Subject.SCHEDULING_UNIT, subject_id="su-3", tester="tso", present=("dso",))
+    recording = Recording((starts,), (0.0,), (Quality.MEASURED,), "kW", 60.0, 1.0)
+    yield AnswerRecording("test-1", "sp-1", "dso", (), recording, "sp-1", LONG_AGO)
+    yield ProductProcedure("local_energy", procedure, "dso")
+
+
+def _scheduling() -> Iterator[Any]:
+    """One unit in each state in which somebody has to do something: su-1 is open, su-2 is to be confirmed, su-3 to be
+    tested, su-4 to be agreed on."""
+    for id, status in (("su-1", S.DECLARED), ("su-2", S.CLOSED), ("su-3", S.TEST_REQUESTED), ("su-4", S.REGISTERED)):
+        yield SchedulingUnit(
+            id, "sp-1", "tso", SchedulingType.DEMAND, ("global_energy",), status, LONG_AGO,
+            providers=("sp-1",), operators=("dso",),
+        )  # fmt: skip
+    yield SchedulingMember("su-1@cu-0001", "su-1", "sp-1", "cu-0001", "sp-1", MemberStatus.OFFERED, LONG_AGO)
+    yield Agreement("tso@sp-1", "tso", "sp-1", "A-1", 1, LONG_AGO, ("su-1",))
+    for name in ("sp-1", "sp-2"):
+        roles = (Role.SERVICE_PROVIDER,)
+        yield PartyEntry(name, Party(name, name, roles), PartyStatus.APPROVED, LONG_AGO, tso_contract=f"C-{name}")
+
+
+def published(entry: SessionEntry) -> Iterator[Any]:
+    """The records of a session that has a result."""
+    rows = [award("sp-1", 10), award("sp-2", 20), award("sp-2", 30), line("sp-1", 1, Reason.ACCEPTED),
+            line("sp-2", 2, Reason.OUT_OF_MERIT),
+            Uncovered(entry.id, FIRST_START, "line 3", 0.1, "MW", ("line 3",))]  # fmt: skip
+    id = outcome_id(entry.id, Step.RESULT)
+    yield SessionOutcome(id, entry.day, entry.session, Step.RESULT, FIRST_START, "dso", added=pack(rows))
+    yield SessionEntry(id=entry.id, day=entry.day, session=entry.session, state="published", opens=entry.opens,
+                       closes=entry.closes, outcome=id, design=entry.design)  # fmt: skip
+
+
+def award(provider: str, kw: int) -> Award:
+    return Award(
+        FIRST, f"{provider}/o", 1, provider, "dso", "local_energy", "cu-0001", None, Direction.UP, FIRST_START, kw,
+        Decimal("45"), Decimal("45"), Status.DEFINITIVE,
+    )  # fmt: skip
+
+
+def line(provider: str, rank: int, reason: Reason) -> MeritLine:
+    return MeritLine(
+        FIRST, "local_energy", Direction.UP, FIRST_START, rank, f"{provider}/o", 1, provider, "P-1", Decimal("45"),
+        100, 100, Status.DEFINITIVE, reason, "",
+    )  # fmt: skip

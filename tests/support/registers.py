@@ -1,0 +1,224 @@
+"""A register to be filled by commands: a machine, a journal in memory, a clock set by hand, and sound forms.
+
+Every command is watched: it may write only fields that the table gives to whoever sent it (REG-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from coflex.adapters.store.journal_memory import MemoryJournal
+from coflex.domain.party import Role
+from coflex.register.fields import Relation, differences, rights, value
+from coflex.register.records import KIND_OF, KINDS, Record
+from coflex.service.machine import Machine, Taken, encode
+from coflex.service.ports import Command, Note, Personal
+from coflex.service.relations import relations
+from coflex.service.sequencer import Sequencer
+from coflex.service.state import State
+from coflex.service.verbs import consents, parties, products, resources
+
+TENANT = "t"
+START = datetime(2026, 7, 1, 12, tzinfo=UTC)
+VERBS = {verb.name: verb for room in (parties, resources, products, consents) for verb in room.VERBS}
+
+
+@dataclass(frozen=True)
+class Asks:
+    """A caller, as far as reads know it."""
+
+    party: str
+    roles: frozenset[Role]
+    actor: str = "user"
+    tenant: str = TENANT
+
+
+class Watched(Machine):
+    """A machine that holds every write against the table of fields."""
+
+    def apply(self, command: Command, number: int, at: datetime) -> Taken:
+        state = self.state(command.tenant)
+        before = State(command.tenant)
+        for kind, id, one, written in state.kinds():
+            before.put(kind, id, one, written)
+        taken = super().apply(command, number, at)
+        who = Asks(command.party, self.roles(command.tenant, command.party), command.actor)
+        for change in taken.changes:
+            watch(before, state, who, command.verb, KINDS[change.kind], change.id)
+        return taken
+
+
+def watch(before: State, after: State, who: Asks, verb: str, kind: type[Record], id: str) -> None:
+    """Fails unless each field that changed may be written by the caller, or follows from another write.
+
+    A field that begins with its default is not written.
+    """
+    was, now = before.find(kind, id), after.find(kind, id)
+    them = {Relation.CONSEQUENCE}
+    them |= relations(before, who, was) if was is not None else set()
+    them |= relations(after, who, now) if now is not None else set()
+    defaults = {one.name: one.default for one in fields(kind)} if was is None else {}
+    for path in differences(was, now):
+        if path in defaults and now is not None and value(now, path) == defaults[path]:
+            continue
+        assert rights(KIND_OF[kind], path).write & them, f"{verb}: {who.party} wrote {path} of {kind.__name__} {id}"
+
+
+class Hand:
+    """A clock that stands where it is set."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@dataclass
+class World:
+    """A tenant without anybody; `do` sends a command for a party and gives the reply."""
+
+    watched: bool = True
+    clock: Hand = field(default_factory=Hand)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+
+    def __post_init__(self) -> None:
+        self.machine = (Watched if self.watched else Machine)(VERBS, {TENANT: State(TENANT)})
+        self.sequencer = Sequencer(self.machine, self.journal, self.clock)
+
+    @property
+    def state(self) -> State:
+        return self.machine.state(TENANT)
+
+    def do(
+        self, verb: str, party: str, subject: str = "", *, actor: str = "user", private: tuple[Personal, ...] = (),
+        expects: int | None = None, **form: Any,
+    ) -> Any:  # fmt: skip
+        command = Command(TENANT, verb, subject, party, party, actor, encode(form), expects=expects, private=private)
+        return msgspec.json.decode(self.sequencer.submit(command).reply)
+
+    def later(self, **time: float) -> None:
+        self.clock.at += timedelta(**time)
+
+    def who(self, party: str) -> Asks:
+        return Asks(party, self.machine.roles(TENANT, party))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Of the last entry."""
+        return self.journal.entries()[-1].notes
+
+    def party(self, id: str, *roles: Role, **form: Any) -> None:
+        """Register and approve a party, as the platform itself."""
+        self.do("party.register", id, roles=roles, **({"id": id, "name": id.upper()} | form))
+        self.do("party.approve", "", id, actor="operator")
+
+
+ROLES: Mapping[str, Role] = {
+    "mo": Role.MARKET_OPERATOR,
+    "fro": Role.REGISTER_OPERATOR,
+    "dso": Role.DSO,
+    "tso": Role.TSO,
+    "sp-1": Role.SERVICE_PROVIDER,
+    "sp-2": Role.SERVICE_PROVIDER,
+    "brp-1": Role.BALANCE_RESPONSIBLE_PARTY,
+    "brp-2": Role.BALANCE_RESPONSIBLE_PARTY,
+    "own-1": Role.ASSET_OWNER,
+    "own-2": Role.ASSET_OWNER,
+}
+
+
+def populated(watched: bool = True) -> World:
+    """A tenant with parties, two products, and two perimeters of two buses each."""
+    world = World(watched)
+    for name, role in ROLES.items():
+        world.party(name, role)
+    world.do("product.register", "dso", **product_form("local", "local"))
+    world.do("product.register", "tso", **product_form("global", "global"))
+    world.do("perimeter.set", "dso", "F01", name="F01", buses=["B1", "B2"])
+    world.do("perimeter.set", "dso", "F02", name="F02", buses=["B3", "B4"])
+    return world
+
+
+def point_form(number: int, **changes: Any) -> dict[str, Any]:
+    """The connection point p<number> at the bus B<number>."""
+    return {
+        "id": f"p{number}",
+        "bus": f"B{number}",
+        "level": "distribution",
+        "voltage_kv": 20.0,
+        "system_operator": "dso",
+        "owner": "own-1",
+        "latitude": 44.4,
+        "longitude": 7.5,
+        "impacted": ["tso"],
+    } | changes
+
+
+def unit_form(number: int, **changes: Any) -> dict[str, Any]:
+    """The unit u<number>, a battery at the point p<number>."""
+    return {
+        "id": f"u{number}",
+        "category": "storage",
+        "technology": "battery",
+        "connection_point": f"p{number}",
+        "element": f"battery {number}",
+        "owner": "own-1",
+        "balance_responsible_party": "brp-1",
+        "up_kw": 100,
+        "down_kw": 80,
+        "preparation_period_s": 60,
+        "ramping_period_s": 120,
+        "full_activation_time_s": 300,
+        "deactivation_period_s": 60,
+        "min_quantity_kw": 1,
+        "max_quantity_kw": 100,
+        "min_duration_s": 900,
+        "max_duration_s": 7200,
+        "recovery_time_s": 0,
+    } | changes
+
+
+def product_form(id: str, scope: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "scope": scope,
+        "kind": "active_energy",
+        "directions": ["up", "down"],
+        "resolution_s": 900,
+        "tick_kw": 1,
+        "min_quantity_kw": 1,
+        "full_activation_time_s": 900,
+        "price_cap_eur_mwh": "1000",
+        "divisible": True,
+        "symmetric": False,
+        "tolerance": "0.1",
+        "penalty_share": "0.5",
+    } | changes
+
+
+def add_unit(world: World, number: int, **changes: Any) -> None:
+    """Register a unit with its point, and activate it with its owner's consent."""
+    form = unit_form(number, **changes)
+    provider, owner = form.pop("provider", "sp-1"), form["owner"]
+    world.do("unit.register", provider, **form, point=point_form(number, owner=owner))
+    world.do("consent.give", owner, unit=form["id"], provider=provider, scope=["offer"],
+             ends=(world.clock.at + timedelta(days=365)).isoformat())  # fmt: skip
+    world.do("unit.activate", provider, form["id"])
+
+
+def group_form(id: str, *units: int, **changes: Any) -> dict[str, Any]:
+    """A local group of units in F01."""
+    return {
+        "id": id,
+        "scope": "local",
+        "product": "local",
+        "perimeter": "F01",
+        "units": [f"u{number}" for number in units],
+        "balance_responsible_party": "brp-1",
+    } | changes
