@@ -37,25 +37,20 @@ from coflex.computing import case_of, compute
 from coflex.domain.errors import CoflexError, NotFound
 from coflex.domain.party import Role
 from coflex.register.access import Client
-from coflex.register.parties import PartyEntry
 from coflex.service import engine
 from coflex.service.gates import TenantGates
-from coflex.service.machine import Machine, encode
-from coflex.service.ports import Command, Entry, Journal
+from coflex.service.machine import Machine
+from coflex.service.ports import Entry, Journal
 from coflex.service.replay import fingerprint
 from coflex.service.replay import replay as decide_anew
 from coflex.service.replay import restore as bring_to_head
 from coflex.service.sequencer import Sequencer, Unavailable
 from coflex.service.verbs import VERBS
-from coflex.service.verbs.access import FirstClientForm
 from coflex.simulation import demo
 
 STORE, KEYS = "coflex.db", "keys.json"
 # How often what is due by the clock is looked for; a command looks first in any case.
 TICK_S = 0.2
-# As whom the demo can be tried, and the name of the clients with which.
-VISITORS = (Role.MARKET_OPERATOR, Role.DSO, Role.TSO, Role.SERVICE_PROVIDER)
-VISITOR = "visitor"
 Tell = Callable[[str], None]
 
 
@@ -219,20 +214,17 @@ def _play(running: Running, players: demo.Counterparts) -> None:
 
 async def _open_demo(running: Running, settings: Settings, here: str, tell: Tell) -> None:
     """Open the demo's tenant at the first start, and tell the keys with which to try it."""
-    if demo.TENANT not in running.machine.tenants:
-        name = demo.TENANT if settings.case is None else str(settings.case.resolve())
-        for command in demo.seed(case_of(name), name, settings.speed):
+    name = demo.TENANT if settings.case is None else str(settings.case.resolve())
+    case, there = case_of(name), running.machine.tenants.get(demo.TENANT)
+    if there is None or not demo.seeded(case, there):
+        for command in demo.seed(case, name, settings.speed):
             await running.desk.submit(command)
-    for role in VISITORS:
-        party = next(one.id for one in running.machine.state(demo.TENANT).all(PartyEntry) if role in one.roles)
+    for party, what in demo.visitors(running.machine.state(demo.TENANT)):
+        if _visitor(running, party) is None:
+            hashed = sha256(_secret(running.keys, party).encode()).hexdigest()
+            await running.desk.submit(demo.first_client(party, hashed))
         client = _visitor(running, party)
-        if client is None:
-            form = FirstClientForm(VISITOR, sha256(_secret(running.keys, party).encode()).hexdigest())
-            command = Command(demo.TENANT, "client.first", "", party, party, "operator", encode(form))
-            await running.desk.submit(command)
-            client = _visitor(running, party)
         if client is not None and client.live(clock()):
-            what = role.value.replace("_", " ")
             tell(f"Key of the demo's {what} {party}: cf_{client.id}_{_secret(running.keys, party)}")
     tell(f"Try: curl -H 'Authorization: Bearer KEY' {here}/v1/{demo.TENANT}/sessions")
 
@@ -240,7 +232,7 @@ async def _open_demo(running: Running, settings: Settings, here: str, tell: Tell
 def _visitor(running: Running, party: str) -> Client | None:
     """The client with which to try the demo as a party."""
     clients = running.machine.state(demo.TENANT).all(Client)
-    return next((one for one in clients if (one.party, one.name) == (party, VISITOR)), None)
+    return next((one for one in clients if (one.party, one.name) == (party, demo.CLIENT)), None)
 
 
 def _secret(keys: Keys, party: str) -> str:

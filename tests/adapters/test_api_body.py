@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coflex.adapters.web.api.body import MOST_BYTES, MOST_FINDINGS, MOST_LEVELS, read_body
 from coflex.adapters.web.api.problems import Malformed, TooLarge
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NUMBERS = st.integers(-(10**15), 10**15) | st.floats(-1e12, 1e12)
 VALUES = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,

@@ -79,7 +79,7 @@ async def listening(api: Api, party: str, last: str | None = None) -> AsyncItera
         asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    task = asyncio.create_task(api.app(scope, receive, listener.send))  # type: ignore[arg-type]
+    task = asyncio.create_task(api.app(scope, receive, listener.send))
     try:
         async with asyncio.timeout(5):
             while not listener.news.is_set():

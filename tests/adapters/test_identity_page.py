@@ -23,6 +23,7 @@ from coflex.adapters.web.webhooks import signature
 from coflex.register.access import ClientScope, Issuer, Naming
 from support.access import SECRET, TENANT, key_of
 from support.identity import APP, NAME, PASSWORD, House
+from support.outside_issuer import Outside
 
 PAGE = Path(__file__).parents[2] / "docs" / "identity.md"
 
@@ -98,8 +99,6 @@ def test_the_page_for_developers_runs_as_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.spec("PLAT-01")
 def test_an_outside_issuer_on_this_machine_is_asked_over_its_own_socket(tmp_path: Path) -> None:
-    from test_identity_outside import Outside
-
     outside = Outside()
     house = House(tmp_path, outside=OutsideKeys())
     user = house.user()

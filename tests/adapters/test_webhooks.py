@@ -404,7 +404,6 @@ def test_a_party_that_left_is_sent_nothing(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- restarts
 
 
-@pytest.mark.spec("PLAT-05")
 @pytest.mark.parametrize("orderly", [True, False])
 def test_a_restart_goes_on_where_it_was_and_after_a_crash_some_come_again_and_none_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orderly: bool

@@ -143,7 +143,7 @@ def test_a_gate_opens_at_its_own_microsecond() -> None:
 
 @given(
     st.integers(1, 86_400),
-    st.datetimes(datetime(2016, 1, 1), datetime(2017, 1, 1)),
+    st.datetimes(BEGIN.replace(tzinfo=None), BEGIN.replace(year=2017, tzinfo=None)),
     st.integers(-(10**12), 10**13),
 )
 def test_the_servers_instant_of_a_gate_is_the_first_that_shows_its_time(

@@ -61,7 +61,7 @@ def test_a_parcel_is_taken_whole_or_not_at_all_with_every_fault() -> None:
     with pytest.raises(Refused) as refused:
         made.submit(submit("sp-1", parcel))
     found = {(one.place.split(",")[0], one.code) for one in refused.value.findings}
-    assert {("offer b", "foreign_unit"), ("offer c", "above_qualified"), ("offer d", "price_cap")} <= found
+    assert {("offer b", "unknown_unit"), ("offer c", "above_qualified"), ("offer d", "price_cap")} <= found
     assert held(made) == {}
     assert made.submit(submit("sp-1", [offer("a", 1), offer("d", 3)])).status == 201
     assert list(held(made)) == ["sp-1/a", "sp-1/d"]
@@ -167,3 +167,41 @@ def test_a_restart_and_a_replay_give_the_same_book(acts: list[Any]) -> None:
     anew = Machine(TEST_VERBS)
     assert list(replay(journal.entries(), anew)) == []
     assert fingerprint(anew) == fingerprint(made.machine)
+
+
+@pytest.mark.spec("PLAT-01")
+@pytest.mark.parametrize(("name", "unknown"), [("unit", "cu-9999"), ("group", "nobody-local")])
+def test_what_is_anothers_is_told_like_what_does_not_exist(name: str, unknown: str) -> None:
+    theirs = {"unit": "cu-0002", "group": "sp-2-local"}[name]
+    made, _ = platform()
+
+    def told(of: str) -> list[str]:
+        body = offer("a", 1) | {"unit": None, name: of}
+        with pytest.raises(Refused) as refused:
+            made.submit(submit("sp-1", body))
+        return [str(one).replace(of, "X") for one in refused.value.findings]
+
+    assert told(theirs) == told(unknown)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"valid_until": "2016-07-05T10:00:00"},
+        {"min_quantity_kw": 10**12},
+        {"steps": [{"start": "2016-07-05T00:00:00", "price_eur_mwh": "4", "quantity_kw": [1]}]},
+        {"steps": [{"start": "2016-07-05T00:00:00Z", "price_eur_mwh": "4", "quantity_kw": [2**63]}]},
+        {"steps": [{"start": "2016-07-05T00:00:00Z", "price_eur_mwh": "NaN", "quantity_kw": [1]}]},
+        {"steps": [{"start": "2016-07-05T00:00:00Z", "price_eur_mwh": "1e999999", "quantity_kw": [1]}]},
+        {"steps": []},
+        {"id": "../a"},
+        {"id": ""},
+    ],
+)
+def test_values_that_no_offer_has_are_refused(fault: dict[str, Any]) -> None:
+    made, journal = platform()
+    made.pass_gates()
+    before = journal.head()
+    with pytest.raises(Refused):
+        made.submit(submit("sp-1", offer("a", 1) | fault))
+    assert journal.head() == before

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coflex.adapters.exchange.tables.records import read_records, write_records
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Refused
 from coflex.domain.product import Product
 from coflex.domain.unit import Scope
 from coflex.register.market import Proposal
 from coflex.register.products import ProductEntry
-from coflex.service.verbs.products import _faults
+from coflex.service.machine import decode, encode
+from coflex.service.verbs.products import ProductForm, _faults
+from coflex.simulation.cases import _products
 from support.registers import World, add_unit, group_form, populated, product_form
 
 
@@ -138,8 +142,19 @@ def test_a_withdrawn_product_stays_as_it_is(world: World) -> None:
 
 
 def test_the_products_of_a_drawn_case_have_no_fault() -> None:
-    from coflex.simulation.cases import _products
-
     for product in _products():
         assert isinstance(product, Product) and product.scope in Scope
         assert list(_faults(product)) == []
+
+
+@pytest.mark.spec("REG-06")
+def test_a_table_of_products_without_the_newer_columns_reads_with_their_defaults(tmp_path: Path) -> None:
+    table = tmp_path / "products.csv"
+    full = Product(**{name: getattr(decode(encode(FULL), ProductForm), name) for name in Product.__dataclass_fields__})
+    plain = Product(*(getattr(full, name) for name in list(Product.__dataclass_fields__)[:13]))
+    write_records(table, Product, [plain])
+    header = table.read_text().splitlines()[0].split(",")
+    assert header == list(Product.__dataclass_fields__)[:13]
+    assert read_records(table, Product) == ((plain,), ())
+    write_records(table, Product, [plain, full])
+    assert read_records(table, Product) == ((plain, full), ())

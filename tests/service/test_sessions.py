@@ -23,7 +23,7 @@ from coflex.domain.errors import CoflexError, Conflict, Forbidden, GateClosed, R
 from coflex.domain.need import LocalNeed, Request
 from coflex.domain.offer import Offer
 from coflex.domain.quantity import Direction
-from coflex.process.answering import _Asked, _Scene
+from coflex.process.answering import _Asked, _kept, _Scene
 from coflex.process.clear import clear
 from coflex.process.plan import plan
 from coflex.register.market import Proposal, SessionEntry, SessionRequests
@@ -587,7 +587,7 @@ def test_the_demo_lives_a_week_on_a_fast_clock() -> None:
 @pytest.mark.spec("REG-04", "MKT-02")
 def test_the_demo_opens_by_commands_alone_and_can_be_begun_again_in_the_middle() -> None:
     world = World(VERBS, Hand(datetime(2026, 1, 1, tzinfo=UTC)), tenant=demo.TENANT)
-    commands = demo.seed(demo_case())
+    commands = demo.seed(demo_case(), speed=1000)
     for command in commands[:100]:
         world.sequencer.submit(command)
     assert not demo.seeded(demo_case(), world.state)

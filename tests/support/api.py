@@ -16,7 +16,6 @@ from uuid import uuid4
 import httpx
 import msgspec
 from argon2 import PasswordHasher
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from coflex.adapters.store.journal_memory import MemoryJournal

@@ -49,6 +49,8 @@ def others() -> Iterator[Any]:
         yield client(f"client-{name}", name)
     for name in PARTY_OF.values():
         yield client(f"second-{name}", name)
+    yield replace(client("reader-sp-1", "sp-1"), scopes=(ClientScope.READ,))
+    yield replace(client("nothing-sp-1", "sp-1"), scopes=())
 
 
 def records() -> Iterator[Any]:

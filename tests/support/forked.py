@@ -6,6 +6,7 @@ hundred cannot wait for that. Python's fork server imports once and forks on dem
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOAD = ("pytest", "coflex.adapters.web.server", "support.trading")
+PRELOAD = ("pytest", "coflex.adapters.web.server", "support.trading", "coflex.serve")
 # Longer than anything a test waits for; a process that says nothing for so long is a failure.
 PATIENCE = 30.0
 
@@ -29,7 +30,8 @@ class Forked:
     def __init__(self, target: Callable[..., None], *words: Any) -> None:
         here, there = multiprocessing.Pipe(duplex=False)
         self._pipe: Connection = here
-        self._process = _context().Process(target=_run, args=(target, there, words), daemon=True)
+        # A daemon of multiprocessing may have no processes of its own; `_run` sees to it that none outlives the tests.
+        self._process = _context().Process(target=_run, args=(target, there, words), daemon=False)
         self._process.start()
         there.close()
 
@@ -88,4 +90,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def _run(target: Callable[..., None], pipe: Connection, words: tuple[Any, ...]) -> None:
+    if sys.platform == "linux":
+        end_with_parent = 1  # PR_SET_PDEATHSIG: when the fork server is gone, and it goes with the tests
+        ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL)
     target(pipe.send, *words)

@@ -1,10 +1,11 @@
-"""A link to a PostgreSQL server that tests can cut: a proxy on 127.0.0.1 that passes bytes on until it is told not to."""
+"""A link to a PostgreSQL server that tests can cut: a proxy on 127.0.0.1 that passes bytes on until told not to."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 from sqlalchemy.engine import make_url
@@ -44,7 +45,7 @@ class Link:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        self._listener.close()
+        _close(self._listener)
         self.cut()
 
     def cut(self) -> None:
@@ -65,6 +66,9 @@ class Link:
             family = socket.AF_UNIX if isinstance(self._server, str) else socket.AF_INET
             server = socket.socket(family)
             server.connect(self._server)
+            for end in (client, server):
+                if end.family == socket.AF_INET:
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pairs.append((client, server))
             state = _Passing(self, client, server)
             for pump in (state.ask, state.answer):
@@ -137,8 +141,6 @@ def _send(to: socket.socket, data: bytes) -> bool:
 
 
 def _close(end: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     end.close()

@@ -38,16 +38,20 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def emptied(url: str) -> str:
     """The same URL; its database has no tables and nobody else in it any more."""
+    return _told(left(url), "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+
+
+def left(url: str) -> str:
+    """The same URL; nobody is in its database any more."""
+    others = "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return _told(url, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity {others}")
+
+
+def _told(url: str, *statements: str) -> str:
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        )
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+        for statement in statements:
+            connection.execute(text(statement))
     engine.dispose()
     return url
 

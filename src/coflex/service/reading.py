@@ -38,21 +38,23 @@ class Seen:
 def records(state: State, who: Asker, kind: type[R]) -> list[tuple[R, int]]:
     """The records of a kind that the caller may know, by id, each with the number of the entry that wrote it."""
     known = standing(who)
-    if readable(kind, known):
-        return _numbered(state, kind, state.all(kind))
+    whole = bool(readable(kind, known))
 
-    def make() -> tuple[R, ...]:
-        mine = dict(candidates(state, kind, who.party))
-        if who.roles:
-            mine |= candidates(state, kind, EVERYBODY)
-        return tuple(mine[id] for id in sorted(mine) if readable(kind, relations(state, who, mine[id])))
+    def make() -> list[tuple[R, int]]:
+        found: Iterable[R] = state.all(kind) if whole else _mine(state, who, kind)
+        return [(one, state.number(kind, cast("Any", one).id)) for one in found]
 
-    name = f"{KIND_OF[kind]} for {who.party} as {', '.join(sorted(known))}"
-    return _numbered(state, kind, state.derived(name, (kind, *kin_of(kind).leans_on), make))
+    whom = "everybody" if whole else f"{who.party} as {', '.join(sorted(known))}"
+    name = f"{KIND_OF[kind]} for {whom}"
+    return list(state.derived(name, (kind, *kin_of(kind).leans_on), make))
 
 
-def _numbered(state: State, kind: type[R], found: Iterable[R]) -> list[tuple[R, int]]:
-    return [(one, state.number(kind, cast("Any", one).id)) for one in found]
+def _mine(state: State, who: Asker, kind: type[R]) -> list[R]:
+    """What the caller may know because of what the records name it, by id."""
+    found = dict(candidates(state, kind, who.party))
+    if who.roles:
+        found |= candidates(state, kind, EVERYBODY)
+    return [found[id] for id in sorted(found) if readable(kind, relations(state, who, found[id]))]
 
 
 def record(state: State, who: Asker, kind: type[R], id: str) -> R:

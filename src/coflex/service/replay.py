@@ -14,6 +14,7 @@ from hashlib import sha256
 from coflex.domain.errors import CoflexError
 from coflex.market.engine import SessionState
 from coflex.register.market import SessionEntry
+from coflex.register.outcomes import SessionOutcome, Step, outcome_id
 from coflex.service import chain
 from coflex.service.books import books
 from coflex.service.machine import Machine, encode, now
@@ -21,8 +22,6 @@ from coflex.service.ports import Entry, Journal
 from coflex.service.state import State
 from coflex.service.verbs.offers import VERBS_BY_NAME, reread
 
-# Sessions in these states have a book.
-BOOKED = (SessionState.OPEN, SessionState.CLOSED)
 # Gives the body that an engine's command must have, before it is taken; None where nothing is computed anew.
 Recompute = Callable[[Machine, Entry], bytes | None]
 
@@ -42,8 +41,14 @@ def restore(machine: Machine, journal: Journal) -> None:
     for tenant in sorted(machine.tenants):
         state = machine.tenants[tenant]
         for session in state.all(SessionEntry):
-            if session.state in BOOKED:
+            if has_book(state, session):
                 read_book(state, session, journal)
+
+
+def has_book(state: State, session: SessionEntry) -> bool:
+    """Whether a session's offers are in its book, not yet in a result."""
+    result = state.find(SessionOutcome, outcome_id(session.id, Step.RESULT))
+    return session.state in (SessionState.OPEN, SessionState.CLOSED) and result is None
 
 
 def read_book(state: State, session: SessionEntry, journal: Journal) -> None:
@@ -91,6 +96,6 @@ def fingerprint(machine: Machine) -> str:
         for kind, id, record, number in state.kinds():
             hashed.update(encode((tenant, kind, id, number, record)))
         for session in state.all(SessionEntry):
-            if session.state in BOOKED:
+            if has_book(state, session):
                 hashed.update(encode((tenant, session.id, books(state).offers(session.id))))
     return hashed.hexdigest()

@@ -152,13 +152,15 @@ def _moved(state: State, draft: Draft) -> Iterator[str]:
 
 
 class _Lookup(Mapping[str, V]):
-    """A mapping that asks the draft first and the state then; it is looked up, never walked through."""
+    """A mapping that asks the draft first and the state then, each id once; it is never walked through."""
 
     def __init__(self, drafted: Mapping[str, V | None], there: Callable[[str], V | None]) -> None:
-        self._drafted, self._there = drafted, there
+        self._known, self._there = dict(drafted), there
 
     def __getitem__(self, id: str) -> V:
-        found = self._drafted[id] if id in self._drafted else self._there(id)
+        if id not in self._known:
+            self._known[id] = self._there(id)
+        found = self._known[id]
         if found is None:
             raise KeyError(id)
         return found
@@ -183,13 +185,14 @@ def _register(state: State, draft: Draft) -> Register:
 
 def _memberships(state: State, draft: Draft) -> Callable[[str], Sequence[Group] | None]:
     """The groups of a unit: the drafted ones that hold it, and the others of the state."""
+    by_unit = index(state, GroupEntry, "unit", _member_keys)
     drafted: dict[str, list[Group]] = {}
     for group in draft.groups.values():
         for name in set(group.units) if group is not None else ():
             drafted.setdefault(name, []).append(group)  # type: ignore[arg-type]
 
     def look_up(unit: str) -> Sequence[Group]:
-        others = [entry.group for entry in groups_of(state, unit) if entry.id not in draft.groups]
+        others = [entry.group for entry in by_unit.at(unit) if entry.id not in draft.groups]
         return [*others, *drafted.get(unit, ())]
 
     return look_up

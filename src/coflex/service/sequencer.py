@@ -47,7 +47,7 @@ class Unavailable(CoflexError):
 
 
 class Gates(Protocol):
-    """What is due by the clock."""
+    """What is due by the clock, read off the records of the machine."""
 
     def next_at(self) -> datetime | None:
         """The server's instant from which a gate is due; None when none is left."""
@@ -130,6 +130,8 @@ class Sequencer:
         self._keys = _Keys()
         self._batches: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._end = self._head.number, self._head.digest  # what the writer knows to be durable
+        self._gate_at: datetime | None = None
+        self._gate_as_of = -1
         self._called = self._closing = False
         self.alarm = ""
         self.listeners: list[Callable[[Entry], None]] = []
@@ -191,12 +193,18 @@ class Sequencer:
             at = self._at
         if self._gates is None or not self.ready:
             return at
-        while (due := self._gates.next_at()) is not None and due <= at:
+        while (due := self._next_gate(self._gates)) is not None and due <= at:
             gate = self._gates.due(at)
             if gate is None:
                 break
             self._take(gate, at)
         return at
+
+    def _next_gate(self, gates: Gates) -> datetime | None:
+        """When the next gate is due: it hangs on records alone, so it is asked again once one was written."""
+        if self._gate_as_of != self.machine.writes:
+            self._gate_at, self._gate_as_of = gates.next_at(), self.machine.writes
+        return self._gate_at
 
     def when_durable(self, number: int, tell: Callable[[Exception | None], None]) -> None:
         """Call `tell(None)` once the entry is on the disk, or `tell(fault)` when it was undone."""

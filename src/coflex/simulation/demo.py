@@ -28,7 +28,7 @@ from coflex.domain.series import Series
 from coflex.domain.time import QUARTER, Axis, delivery_day, midnight
 from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.grid.tables import Bus, Generator, GridTables, Line, Load, Source, Switch, Transformer
-from coflex.market.design import Needs, SessionPlan
+from coflex.market.design import Needs, SessionPlan, load_design, schedule
 from coflex.market.engine import SessionState
 from coflex.market.ledger import changeable, free_units
 from coflex.process.ports import Case, CaseSettings, DeviceSettings, SessionCall, TsoSettings
@@ -70,8 +70,10 @@ CLIENT = "demo"
 DAY, DAYS = date(2016, 7, 5), 7
 ZONE = ZoneInfo("Europe/Berlin")
 UNITS, PROVIDERS = 22, 4
-# The tenant's clock begins at half past seven the day before, and runs a day in half an hour.
-BEGINS, SPEED = timedelta(hours=7, minutes=30), 48
+# The clock runs a day in half an hour. It begins so that the first gate opens a minute later on ours, time enough to
+# qualify everybody, and five minutes later at least on its own.
+SPEED = 48
+AHEAD, LEAST_AHEAD = timedelta(minutes=1), timedelta(minutes=5)
 CONSENT_DAYS = 300
 OPERATOR = "operator"
 # Days of profiles before the first delivery day: four weeks for lights, five to choose a forecast.
@@ -208,6 +210,7 @@ _Step = tuple[str, str, str, object]  # verb, subject, party, form
 def _tenant(case: Case, name: str, speed: int) -> _Step:
     settings, profiles = case.settings, case.profiles.axis
     days = [settings.day + timedelta(days=n) for n in range(DAYS)]
+    first = min(plan.opens for plan in schedule(load_design(settings.design), settings.day, case.zone))
     form = OpenTenant(
         title=settings.title,
         zone=settings.zone,
@@ -215,7 +218,7 @@ def _tenant(case: Case, name: str, speed: int) -> _Step:
         case=name,
         first_day=settings.day,
         last_day=max(day for day in days if delivery_day(day, case.zone).end <= profiles.end),
-        starts=midnight(settings.day - timedelta(days=1), case.zone) + BEGINS,
+        starts=first - max(LEAST_AHEAD, speed * AHEAD),
         speed=speed,
         sandbox=True,
         price_limit_eur_mwh=settings.tso.price_limit_eur_mwh,

@@ -7,6 +7,7 @@ IMMEDIATE), PostgreSQL an advisory lock.
 from __future__ import annotations
 
 import logging
+import socket
 import sqlite3
 import ssl
 import time
@@ -75,12 +76,14 @@ class Place:
     def _server_engine(self, isolation: str, patience_s: float = PATIENCE_S, **options: Any) -> Engine:
         url, arguments = _driver_options(self.url, patience_s)
         try:
-            return create_engine(url, isolation_level=isolation, connect_args=arguments, **options)
+            engine = create_engine(url, isolation_level=isolation, connect_args=arguments, **options)
         except (ModuleNotFoundError, NoSuchModuleError):
             raise CoflexError(
                 f"The driver of {self.url.drivername} is not installed.",
                 "Write the URL as postgresql://user@host/name.",
             ) from None
+        event.listen(engine, "connect", _prepare_link)
+        return engine
 
 
 def place_of(where: str | Path) -> Place:
@@ -123,17 +126,15 @@ def _driver_options(url: URL, patience_s: float) -> tuple[URL, dict[str, Any]]:
         return url, {"application_name": "coflex", **waits}
     if driver != "pg8000":
         return url, {}
-    context = _tls(url.query)
-    arguments = {"application_name": "coflex", "timeout": patience_s}
-    if context is not None:
-        arguments["ssl_context"] = context
+    arguments = {"application_name": "coflex", "timeout": patience_s, "ssl_context": _tls(url.query)}
     return url.difference_update_query(["sslmode", "sslrootcert"]), arguments
 
 
-def _tls(query: Any) -> ssl.SSLContext | None:
+def _tls(query: Any) -> ssl.SSLContext | bool | None:
+    """False: no TLS; None: if the server offers it."""
     mode = query.get("sslmode", "prefer")
     if mode in ("disable", "allow", "prefer"):
-        return None
+        return False if mode == "disable" else None
     context = ssl.create_default_context(cafile=query.get("sslrootcert"))
     context.check_hostname = mode == "verify-full"
     if mode == "require" and "sslrootcert" not in query:
@@ -146,6 +147,13 @@ def _prepare_file(connection: Any, record: object) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _prepare_link(connection: Any, record: object) -> None:
+    """Let pg8000 send small messages at once; left to itself, each may wait for the answer to the one before."""
+    link = getattr(connection, "_usock", None)
+    if link is not None and link.family in (socket.AF_INET, socket.AF_INET6):
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _prepare_reading(connection: Any, record: object) -> None:

@@ -45,7 +45,8 @@ FIELDS = frozenset({
 })  # fmt: skip
 # Sentences of our own, the same for every request; all other texts are identifiers.
 _SENTENCES = frozenset({"event", "alarm", "said"})
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/{}*\[\]<>+-]{1,200}")
+# Ids hold an @ ("cu-0001@dso"), but nothing that could be an address of mail: no dot comes behind it.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/{}*\[\]<>+-]{1,200}(@[A-Za-z0-9_-]{1,100})?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DEEPEST = 8
 

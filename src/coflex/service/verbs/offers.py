@@ -7,10 +7,10 @@ an offer sequenced at the very instant of the gate is late.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,14 +29,19 @@ MOST_OFFERS = 1_000
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,100}").fullmatch
 
 
+# An instant of one sense, and a number that arithmetic on whole days of many units keeps whole.
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Whole = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
+
+
 class StepForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A price step: whole kW in consecutive quarter-hours from `start`, EUR/MWh. Steps stack in their order, or by
     `number` where one price holds in several stretches of time."""
 
-    start: datetime
+    start: Instant
     price_eur_mwh: Decimal
-    quantity_kw: tuple[int, ...]
-    number: int | None = None
+    quantity_kw: Annotated[tuple[Whole, ...], msgspec.Meta(max_length=400)]
+    number: Whole | None = None
 
 
 class OfferForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,15 +51,15 @@ class OfferForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     product: str
     direction: Direction
-    steps: tuple[StepForm, ...]
+    steps: Annotated[tuple[StepForm, ...], msgspec.Meta(max_length=200)]
     unit: str | None = None
     group: str | None = None
-    min_quantity_kw: int = 0
+    min_quantity_kw: Whole = 0
     block: bool = False
-    max_periods: int | None = None
-    energy_limit_kwh: int | None = None
+    max_periods: Whole | None = None
+    energy_limit_kwh: Whole | None = None
     exclusive: str | None = None
-    valid_until: datetime | None = None
+    valid_until: Instant | None = None
     local_only: bool = False
 
 
@@ -89,7 +94,7 @@ def _submit(state: State, context: Context, form: Parcel) -> Outcome:
     """Take a parcel into an open session. Raises GateClosed, NotFound, Refused with every fault."""
     book = books(state).open(state, context.subject, context.now)
     offers = made(form, book.plan.id, context.party, context.number, context.now)
-    refuse(f"The offers to {context.subject}", _named(book.intake.take(offers), context.party))
+    refuse(f"The offers to {context.subject}", _named(book.intake.take(offers), offers))
     return _accepted(context, book.intake, offers)
 
 
@@ -102,7 +107,7 @@ def _replace(state: State, context: Context, form: OfferForm) -> Outcome:
     findings = book.intake.take(offers)
     if findings:
         book.intake.put((old,))
-        refuse(f"The offer to {context.subject}", _named(findings, context.party))
+        refuse(f"The offer to {context.subject}", _named(findings, offers))
     outcome = _accepted(context, book.intake, offers)
 
     def undo() -> None:
@@ -176,10 +181,20 @@ def _offer(form: OfferForm, receipt: int, session: str, party: str, now: datetim
     )  # fmt: skip
 
 
-def _named(findings: Iterable[Finding], party: str) -> list[Finding]:
-    """Findings with the provider's own names of its offers."""
-    mark = f"{party}/"
-    return [Finding(one.place.replace(mark, ""), one.code, one.message.replace(mark, "")) for one in findings]
+def _named(findings: Iterable[Finding], offers: Sequence[Offer]) -> list[Finding]:
+    """Findings with the provider's own names of its offers. What belongs to another provider is told like what does
+    not exist."""
+    by_id = {offer.id: offer for offer in offers}
+    mark, found = f"{offers[0].provider}/", []
+    for one in findings:
+        offer = by_id.get(one.place.partition(", ")[0].removeprefix("offer "))
+        place, code, message = one.place.replace(mark, ""), one.code, one.message.replace(mark, "")
+        if offer is not None and code in ("foreign_unit", "foreign_group"):
+            what, name = ("unit", offer.unit) if offer.unit is not None else ("group", offer.group)
+            code, message = f"unknown_{what}", f"The {what} '{name}' is not registered; register it first."
+        found.append(Finding(place, code, message))
+    unknown = {one.place for one in found if one.code == "unknown_group"}
+    return [one for one in found if one.place not in unknown or one.code != "group_without_place"]
 
 
 # ---------------------------------------------------------------- reading a book back

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -162,14 +163,23 @@ class Nothing(Form, frozen=True):
 # ---------------------------------------------------------------- what every form is held to
 
 
+_POINT = attrgetter(*(one.name for one in fields(ConnectionPoint)))
+_UNIT = attrgetter(*(one.name for one in fields(Unit)))
+_MOST = tuple(
+    (one.name, MOST_S if one.name.endswith("_s") else MOST_KW)
+    for one in fields(Unit)
+    if one.name.endswith(("_kw", "_kwh", "_s"))
+)
+
+
 def point_of(form: PointForm) -> ConnectionPoint:
-    return ConnectionPoint(**{one.name: getattr(form, one.name) for one in fields(ConnectionPoint)})
+    return ConnectionPoint(*_POINT(form))
 
 
 def unit_of(form: UnitData, party: str) -> Unit:
     """The unit of a form; its provider is `party` where the form names none."""
-    values = {one.name: getattr(form, one.name) for one in fields(Unit)}
-    return Unit(**(values | {"provider": form.provider or party}))
+    unit = Unit(*_UNIT(form))
+    return unit if unit.provider else replace(unit, provider=party)
 
 
 def entry_faults(state: State, place: str, entry: PointEntry) -> Iterator[Finding]:
@@ -199,11 +209,10 @@ def is_operator(state: State, party: str) -> bool:
 def unit_faults(place: str, unit: Unit) -> Iterator[Finding]:
     """Faults of a unit in itself that the rules of the register do not name."""
     yield from texts(place, unit, "category", "element")
-    for one in fields(Unit):
-        most = MOST_S if one.name.endswith("_s") else MOST_KW
-        number = getattr(unit, one.name)
-        if one.name.endswith(("_kw", "_kwh", "_s")) and number is not None and number > most:
-            yield Finding(f"{place}{one.name}", "too_large", f"{number} is more than {most}; correct it.")
+    for name, most in _MOST:
+        number = getattr(unit, name)
+        if number is not None and number > most:
+            yield Finding(f"{place}{name}", "too_large", f"{number} is more than {most}; correct it.")
     if not -10 <= unit.tan_phi <= 10:
         yield Finding(f"{place}tan_phi", "tan_phi", f"{unit.tan_phi} kvar per kW is out of bounds; give -10 to 10.")
 

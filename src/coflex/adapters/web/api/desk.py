@@ -65,7 +65,8 @@ class Desk:
         """Return when the entry is on the disk. Raises what undid it, or OutcomeUnknown after `patience` seconds."""
         if number <= self.sequencer.durable_number:
             return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[None] = loop.create_future()
 
         def tell(fault: Exception | None) -> None:
             if waiting.done():
@@ -76,10 +77,15 @@ class Desk:
                 waiting.set_exception(fault)
 
         self.sequencer.when_durable(number, tell)
+        # A timer is a fraction of what asyncio.wait_for costs, and offers come by the thousand.
+        too_late = loop.call_later(self.patience, lambda: tell(self._unknown()))
         try:
-            await asyncio.wait_for(waiting, self.patience)
-        except TimeoutError:
-            raise OutcomeUnknown(
-                f"The store did not answer within {self.patience:g} s; whether this was taken is not known.",
-                "Ask again with the same idempotency key.",
-            ) from None
+            await waiting
+        finally:
+            too_late.cancel()
+
+    def _unknown(self) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"The store did not answer within {self.patience:g} s; whether this was taken is not known.",
+            "Ask again with the same idempotency key.",
+        )

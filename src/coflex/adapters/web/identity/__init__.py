@@ -1,8 +1,7 @@
 """Identity at the door: who asks, with which rights, and our own small issuer of tokens (PLAT-01, PLAT-07).
 
 `Identity.authenticate` tells who sends a request. `identity_routes` are the addresses of OAuth 2.0 and OpenID Connect,
-`issuer_document` describes them; `access_room` are
-those where a party manages its clients, users and webhooks.
+`issuer_document` describes them. `access_room` are those where a party manages its clients, users and webhooks.
 """
 
 from __future__ import annotations

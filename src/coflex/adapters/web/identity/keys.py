@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -134,10 +135,12 @@ class Keys:
             out.write(msgspec.json.encode(file))
             out.flush()
             os.fsync(out.fileno())
-        if new and self._path.exists():
+        if new:
+            with suppress(FileExistsError):  # another process was quicker: its file stays
+                os.link(draft, self._path)
             draft.unlink()
-            return
-        draft.replace(self._path)
+        else:
+            draft.replace(self._path)
         if os.name == "posix":
             folder = os.open(self._path.parent, os.O_RDONLY)
             try:
