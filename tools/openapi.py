@@ -52,8 +52,75 @@ def _no_rows(raw: bytes) -> tuple[()]:
 
 
 def document_text(made: dict[str, Any] | None = None) -> str:
-    """The document as its file holds it."""
-    return json.dumps(document() if made is None else made, indent=1, ensure_ascii=False) + "\n"
+    """The document as its file holds it: a line for each operation and each schema."""
+    return _laid_out(document() if made is None else made, 3, "") + "\n"
+
+
+def _laid_out(value: Any, levels: int, indent: str) -> str:
+    """JSON with its first levels on lines of their own."""
+    if levels == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    inner = f",\n{indent} ".join(
+        f"{json.dumps(key)}: {_laid_out(one, levels - 1, indent + ' ')}" for key, one in value.items()
+    )
+    return f"{{\n{indent} {inner}\n{indent}}}"
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Operations and named parts that are in one document alone, or differ; in words, sorted."""
+    return sorted(
+        f"{name} is {'new' if name not in then else 'gone' if name not in now else 'different'}"
+        for then, now in [(_parts(before), _parts(after))]
+        for name in then.keys() | now.keys()
+        if then.get(name) != now.get(name)
+    )
+
+
+def _parts(made: dict[str, Any]) -> dict[str, Any]:
+    found = {name: part for name, part in made.items() if name not in ("paths", "components")}
+    for path, methods in made["paths"].items():
+        found |= {f"{method.upper()} {path}": told for method, told in methods.items()}
+    for kind, parts in made["components"].items():
+        found |= {f"{kind} {name}": part for name, part in parts.items()}
+    return found
+
+
+def breaking(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What a client of the document before would miss in the one after, in words, sorted: operations, answers, fields
+    of answers, and parameters and fields of bodies that are asked for now. Each needs a new prefix."""
+    missing = []
+    for path, methods in before["paths"].items():
+        for method, told in methods.items():
+            now = after["paths"].get(path, {}).get(method)
+            name = f"{method.upper()} {path}"
+            missing += [f"{name} is gone"] if now is None else [f"{name} {what}" for what in _worse(told, now)]
+    for name, schema in before["components"]["schemas"].items():
+        now = after["components"]["schemas"].get(name)
+        if now is not None:
+            missing += [f"{name} {what}" for what in _narrower(schema, now)]
+    return sorted(missing)
+
+
+def _worse(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    for status in before["responses"]:
+        if status.startswith("2") and status not in after["responses"]:
+            yield f"answers {status} no more"
+    had = {(one["in"], one["name"]) for one in before.get("parameters", ())}
+    needed = {(one["in"], one["name"]) for one in before.get("parameters", ()) if one["required"]}
+    now = {(one["in"], one["name"]): one["required"] for one in after.get("parameters", ())}
+    for place, name in sorted(had - now.keys()):
+        yield f"knows {name} in the {place} no more"
+    for place, name in sorted({one for one, required in now.items() if required} - needed):
+        yield f"asks for {name} in the {place}"
+
+
+def _narrower(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    for field in sorted(before.get("properties", {}).keys() - after.get("properties", {}).keys()):
+        yield f"has lost '{field}'"
+    for field in sorted(set(after.get("required", ())) - set(before.get("required", ()))):
+        yield f"asks for '{field}'"
+    for word in sorted(set(map(str, before.get("enum", ()))) - set(map(str, after.get("enum", ())))):
+        yield f"knows the word '{word}' no more"
 
 
 def page_text(page: str, made: dict[str, Any] | None = None) -> str:
@@ -111,8 +178,11 @@ def _who(cells: dict[str, str] | None) -> str:
     if cells is None:
         return "see the text"
     may = {Role(role): cell for role, cell in cells.items() if cell}
-    if len(may) == len(Role) and len(set(may.values())) == 1:
-        return "every party" if set(may.values()) == {"any"} else "every party, its own"
+    every = [_SHORT[role] for role, cell in may.items() if cell == "any"]
+    if len(may) == len(Role):
+        if len(every) == len(Role):
+            return "every party"
+        return "every party (own)" + "".join(f"; {role}" for role in every)
     return ", ".join(_SHORT[role] + (" (own)" if cell == "own" else "") for role, cell in may.items())
 
 

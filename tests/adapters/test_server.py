@@ -328,6 +328,8 @@ def test_a_body_above_the_limit_is_refused_by_its_head_and_by_what_comes(short: 
         (b"GET /hello HTTP/1.1\r\nlong: " + b"x" * 10_000, 431),
         (b"GET /hello HTTP/1.1\r\n" + b"a: b\r\n" * 2_000, 431),
         (b"hello?\r\n\r\n", 400),
+        (b"GET /hello?a=\x80 HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET /h\xc3\xa4llo HTTP/1.1\r\nhost: x\r\n\r\n", 400),
         (b"GET /hello HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 400),
     ],
 )

@@ -118,12 +118,14 @@ def test_a_confirmation_may_insist_on_what_was_read() -> None:
 def test_another_design_is_for_the_days_that_are_not_announced_yet() -> None:
     made = world()
     made.sequencer.pass_gates()
-    confirm(made, propose(made, ChangeMarket(design="smartnet_a", last_day=date(2016, 7, 20))))
+    other = design_text("beflexible_six").replace("id: beflexible_six", "id: another_six")
+    change = ChangeMarket(design="another_six", document=other, last_day=date(2016, 7, 20))
+    confirm(made, propose(made, change))
     made.sequencer.pass_gates()
     designs = {entry.day: entry.design for entry in made.state.all(SessionEntry)}
     assert designs[date(2016, 7, 5)] == "beflexible_six"
-    assert {name for day, name in designs.items() if day > date(2016, 7, 5)} == {"smartnet_a"}
-    assert {one.id for one in made.state.all(DesignText)} == {"beflexible_six", "smartnet_a"}
+    assert {name for day, name in designs.items() if day > date(2016, 7, 5)} == {"another_six"}
+    assert {one.id for one in made.state.all(DesignText)} == {"beflexible_six", "another_six"}
 
 
 def test_a_design_keeps_the_text_it_was_used_with() -> None:

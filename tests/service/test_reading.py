@@ -14,7 +14,8 @@ from coflex.register.records import KIND_OF, KINDS
 from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry
 from coflex.service.reading import as_of, history, record, records, shown
 from coflex.service.relations import concerned, relations
-from support.registers import ROLES, START, TENANT, Asks, World, add_unit, group_form, populated
+from support.registers import ROLES, START, TENANT, World, add_unit, group_form, populated
+from support.watched import Asks
 
 
 @pytest.fixture(scope="module")

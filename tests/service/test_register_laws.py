@@ -20,7 +20,7 @@ from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry, UnitStatus
 from coflex.service import rules
-from coflex.service.machine import decode, encode
+from coflex.service.machine import Machine, decode, encode
 from coflex.service.reading import records, shown
 from coflex.service.replay import fingerprint, replay
 from coflex.service.state import State
@@ -46,7 +46,7 @@ BUSES = ["B1", "B2", "B3", ""]
 PERIMETERS = {"B1": "F01", "B2": "F01", "B3": "F02"}
 
 
-BASE = populated(watched=False).state
+BASE = populated().state
 
 
 def a_point(name: str, bus: str, operator: str, owner: str) -> ConnectionPoint:
@@ -268,7 +268,7 @@ class Register(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            fresh = type(self.world.machine)(VERBS, {TENANT: State(TENANT)})
+            fresh = Machine(VERBS, {TENANT: State(TENANT)})
             assert list(replay(self.world.journal.entries(0, 10**6), fresh)) == []
 
 

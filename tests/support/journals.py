@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from coflex.adapters.store import journal_writer
 from coflex.adapters.store.journal import SqlJournal
+from coflex.domain.errors import CoflexError
 from coflex.service import chain
-from coflex.service.ports import Change, Command, Entry, Journal, Note, Personal
+from coflex.service.ports import Change, Command, Entry, Journal, Note, Personal, StoreBroken, StoreFull
 from support.postgres import emptied, left
 
 START = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -118,3 +122,47 @@ def cleared(place: str | Path) -> None:
         for table in ("entry", "version", "note", "feed", "personal"):
             connection.execute(text(f"DELETE FROM {table}"))
     engine.dispose()
+
+
+def scribe(tell: Callable[[Any], None], place: str, batches: int, size: int, pages: int) -> None:
+    """In a process of its own: wait for SIGUSR1, write batches, and tell the number after each, or how it failed.
+
+    `pages`: in the log before it is moved into the file.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    tell("ready")
+    signal.sigwait({signal.SIGUSR1})
+    journal_writer.MOST_PAGES_IN_LOG = pages
+    author = Author()
+    try:
+        journal = opened(place)
+    except CoflexError:
+        tell("refused")
+        return
+    for _ in range(batches):
+        if not _told(tell, journal, author.several(size)):
+            return
+    journal.close()
+    tell("closed")
+
+
+def _told(tell: Callable[[Any], None], journal: Journal, batch: list[Entry]) -> bool:
+    """Write a batch, again where there was no room; whether the journal goes on."""
+    for _ in range(3):
+        try:
+            journal.append(batch)
+        except StoreFull:
+            tell("full")
+            assert journal.head().number == batch[0].number - 1
+        except StoreBroken:
+            tell("broken")
+            try:
+                journal.append(batch)
+            except StoreBroken:
+                return False
+            tell("trusted again")
+            return False
+        else:
+            tell(batch[-1].number)
+            return True
+    return False

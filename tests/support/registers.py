@@ -1,12 +1,9 @@
-"""A register to be filled by commands: a machine, a journal in memory, a clock set by hand, and sound forms.
-
-Every command is watched: it may write only fields that the table gives to whoever sent it (REG-11).
-"""
+"""A register to be filled by commands: a machine, a journal in memory, a clock set by hand, and sound forms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,59 +11,16 @@ import msgspec
 
 from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.domain.party import Role
-from coflex.register.fields import Relation, differences, rights, value
-from coflex.register.records import KIND_OF, KINDS, Record
-from coflex.service.machine import Machine, Taken, encode
+from coflex.service.machine import Machine, encode
 from coflex.service.ports import Command, Note, Personal
-from coflex.service.relations import relations
 from coflex.service.sequencer import Sequencer
 from coflex.service.state import State
 from coflex.service.verbs import consents, parties, products, resources
+from support.watched import Asks
 
 TENANT = "t"
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
 VERBS = {verb.name: verb for room in (parties, resources, products, consents) for verb in room.VERBS}
-
-
-@dataclass(frozen=True)
-class Asks:
-    """A caller, as far as reads know it."""
-
-    party: str
-    roles: frozenset[Role]
-    actor: str = "user"
-    tenant: str = TENANT
-
-
-class Watched(Machine):
-    """A machine that holds every write against the table of fields."""
-
-    def apply(self, command: Command, number: int, at: datetime) -> Taken:
-        state = self.state(command.tenant)
-        before = State(command.tenant)
-        for kind, id, one, written in state.kinds():
-            before.put(kind, id, one, written)
-        taken = super().apply(command, number, at)
-        who = Asks(command.party, self.roles(command.tenant, command.party), command.actor)
-        for change in taken.changes:
-            watch(before, state, who, command.verb, KINDS[change.kind], change.id)
-        return taken
-
-
-def watch(before: State, after: State, who: Asks, verb: str, kind: type[Record], id: str) -> None:
-    """Fails unless each field that changed may be written by the caller, or follows from another write.
-
-    A field that begins with its default is not written.
-    """
-    was, now = before.find(kind, id), after.find(kind, id)
-    them = {Relation.CONSEQUENCE}
-    them |= relations(before, who, was) if was is not None else set()
-    them |= relations(after, who, now) if now is not None else set()
-    defaults = {one.name: one.default for one in fields(kind)} if was is None else {}
-    for path in differences(was, now):
-        if path in defaults and now is not None and value(now, path) == defaults[path]:
-            continue
-        assert rights(KIND_OF[kind], path).write & them, f"{verb}: {who.party} wrote {path} of {kind.__name__} {id}"
 
 
 class Hand:
@@ -83,12 +37,11 @@ class Hand:
 class World:
     """A tenant without anybody; `do` sends a command for a party and gives the reply."""
 
-    watched: bool = True
     clock: Hand = field(default_factory=Hand)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
 
     def __post_init__(self) -> None:
-        self.machine = (Watched if self.watched else Machine)(VERBS, {TENANT: State(TENANT)})
+        self.machine = Machine(VERBS, {TENANT: State(TENANT)})
         self.sequencer = Sequencer(self.machine, self.journal, self.clock)
 
     @property
@@ -133,9 +86,9 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def populated(watched: bool = True) -> World:
+def populated() -> World:
     """A tenant with parties, two products, and two perimeters of two buses each."""
-    world = World(watched)
+    world = World()
     for name, role in ROLES.items():
         world.party(name, role)
     world.do("product.register", "dso", **product_form("local", "local"))

@@ -22,7 +22,7 @@ from coflex.forecast.backtest import forecast
 from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.market.design import Design, SessionPlan, schedule
-from coflex.process.holds import unheld
+from coflex.market.design.operating import unheld
 from coflex.process.ports import Case, Transaction
 
 SESSIONS = "sessions"

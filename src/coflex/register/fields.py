@@ -184,9 +184,10 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     ),
     # access: proofs of identity are read by nobody
     "client": {
-        **_rows("id party name scopes created expires revoked previous_until redirects tokens", ITSELF, ITSELF),
+        **_rows("id party name scopes created expires redirects", ITSELF, ITSELF | PLATFORM),
+        **_rows("revoked previous_until tokens", ITSELF, ITSELF | PLATFORM),
         **_rows("rates", ITSELF | MARKET, MARKET),
-        **_rows("secret_hash previous_hash", NOBODY, ITSELF),
+        **_rows("secret_hash previous_hash", NOBODY, ITSELF | PLATFORM),
     },
     "user": {
         **_rows("id party scopes created password_since locked tokens", ITSELF, ITSELF),
@@ -199,23 +200,23 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("id party url kinds created generation rotated", ITSELF, ITSELF),
         **_rows("enabled reason", ITSELF, ITSELF | PLATFORM),
     },
-    "webhook_progress": _rows("id party number position failing_since", ITSELF, PLATFORM),
-    # the market: what gates and computing bring about, nobody updates
+    "webhook_progress": _rows("id party number position failing_since", ITSELF, PLATFORM | FOLLOWS),
+    # the market: what gates and computing bring about, nobody updates; a rerun takes it back and computes it anew
     "market": {
         **_rows("id title zone first_day last_day since starts speed sandbox", PUBLIC, MARKET | PLATFORM),
         **_rows("design case price_limit_eur_mwh", MEMBERS, MARKET | PLATFORM),
     },
     "design": _rows("id text", MEMBERS, MARKET | PLATFORM),
     "session": {
-        **_rows("id day session state opens closes reached offers outcome plan design", MEMBERS, PLATFORM),
-        **_rows("alarm", OPERATORS, PLATFORM),
+        **_rows("id day session state opens closes reached offers outcome plan design", MEMBERS, PLATFORM | FOLLOWS),
+        **_rows("alarm", OPERATORS, PLATFORM | FOLLOWS),
         **_rows("without reason", MARKET, MARKET),
     },
     "session_requests": _rows("id session buyer asked", MARKET | {R.BUYER}, {R.BUYER}),
     "session_outcome": {
-        **_rows("id day session step at buyer", MEMBERS, PLATFORM),
-        **_rows("added removed documents series", MARKET | {R.BUYER}, PLATFORM),
-        **_rows("given left_out", MARKET, PLATFORM),
+        **_rows("id day session step at buyer", MEMBERS, PLATFORM | FOLLOWS),
+        **_rows("added removed documents series", MARKET | {R.BUYER}, PLATFORM | FOLLOWS),
+        **_rows("given left_out", MARKET, PLATFORM | FOLLOWS),
     },
     "proposal": _rows(
         "id verb subject party body proposed_by proposed_at status decided_by decided_at", ITSELF, ITSELF

@@ -319,6 +319,8 @@ class Guarded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head = -1
+        if not self.url.isascii():  # an address has no other bytes (RFC 3986), and nothing behind here expects them
+            raise ValueError("the address is not ASCII")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

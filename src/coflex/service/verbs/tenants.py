@@ -14,6 +14,7 @@ import msgspec
 from coflex.domain.errors import CoflexError, Conflict, Finding, Refused, refuse
 from coflex.domain.party import Role
 from coflex.market.design import design_text, schedule
+from coflex.market.design.operating import unheld
 from coflex.register.market import DesignText, Market
 from coflex.register.products import ProductEntry
 from coflex.register.records import Record
@@ -107,6 +108,9 @@ def _document(design: str, document: str) -> tuple[str, list[Finding]]:
         return "", list(fault.findings)
     except CoflexError as fault:
         return "", [Finding("design", "unknown_design", str(fault))]
+    held = list(unheld(read))
+    if held:
+        return "", held
     if read.id != design:
         message = f"The document describes the design '{read.id}', not '{design}'; name it by its id."
         return "", [Finding("design", "other_design", message)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -309,22 +308,3 @@ def merged(into: Schema, more: Mapping[str, Any]) -> Schema:
         else:
             into[key] = value
     return into
-
-
-def breaking(before: Schema, after: Schema) -> list[str]:
-    """What a client of the document before would miss in the one after: operations, successes and parameters that are
-    new but required. In words, sorted."""
-    missing = []
-    for path, methods in before["paths"].items():
-        for method, told in methods.items():
-            name = f"{method.upper()} {path}"
-            now = after["paths"].get(path, {}).get(method)
-            if now is None:
-                missing.append(f"{name} is gone")
-                continue
-            missing += [f"{name} answers {status} no more" for status in told["responses"]
-                        if re.fullmatch("2..", status) and status not in now["responses"]]  # fmt: skip
-            had = {(one["in"], one["name"]) for one in told.get("parameters", ()) if one["required"]}
-            missing += [f"{name} asks for {one['name']}" for one in now.get("parameters", ())
-                        if one["required"] and (one["in"], one["name"]) not in had]  # fmt: skip
-    return sorted(missing)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from coflex.market.design import designs, load_design, read_design
-from coflex.process.holds import unheld
+from coflex.market.design.operating import unheld
 
 
 def test_the_operating_day_holds_the_design_it_was_built_for() -> None:
