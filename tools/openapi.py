@@ -22,7 +22,7 @@ from coflex.adapters.web.api.problems import TABLE
 from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords
 from coflex.domain.party import Role
-from coflex.service.machine import Machine
+from coflex.service.machine import Machine, encode
 from coflex.service.sequencer import Sequencer
 from coflex.service.verbs import VERBS
 
@@ -40,7 +40,8 @@ def document() -> dict[str, Any]:
         identity = Identity(machine, _clock, keys, "http://localhost")
         desk = Desk(machine, Sequencer(machine, journal, _clock), journal, _clock, identity.authenticate)
         app = create_app(desk, Accounts(keys, Passwords()), dict.fromkeys((CSV, WORKBOOK), _no_rows))
-        return dict(app.state.about.document)
+        made: dict[str, Any] = json.loads(encode(app.state.about.document))
+        return made
 
 
 def _clock() -> datetime:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from coflex.adapters.exchange.tables.units_import import read_units
 from coflex.adapters.store import backup as copies
@@ -29,7 +29,7 @@ from coflex.adapters.web.api.problems import NotSignedIn
 from coflex.adapters.web.api.rooms.offers import Offers
 from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords, identity_routes
-from coflex.adapters.web.logs import Log, logs
+from coflex.adapters.web.logs import Log, logs, places, template
 from coflex.adapters.web.metrics import Metrics, Watched, routes
 from coflex.adapters.web.server import Listening, Stopping, address, bind, dressed, run
 from coflex.adapters.web.webhooks import Webhooks
@@ -128,8 +128,8 @@ async def _platform(
         app = _app(running, webhooks, offers)
         tasks.append(asyncio.create_task(_ending(stopping, app)))
         tell(f"API: {here}/v1, its document: {here}/openapi.json, its pages: {here}/docs, health: {here}/readyz")
-        front = Orders(app, running.desk, running.metrics.request, offers)
-        yield dressed(front, listening, log, running.metrics, running.machine.tenants)
+        rest = dressed(app, listening, log, running.metrics, running.machine.tenants)
+        yield Orders(rest, running.desk, running.metrics.request, offers, partial(_failed, log))
     finally:
         for task in tasks:
             task.cancel()
@@ -167,6 +167,10 @@ def _app(running: Running, webhooks: Webhooks, offers: Offers) -> Starlette:
     watched = Watched(webhook_lag=webhooks.lag, listeners=app.state.bell.count)
     running.metrics.watch(running.sequencer, running.machine.tenants, watched)
     return app
+
+
+def _failed(log: Log, scope: Scope, fault: Exception) -> None:
+    log.error("fault", route=template(scope), error=type(fault).__name__, where=places(fault))
 
 
 async def _is_operator(running: Running, request: Request) -> bool:
@@ -284,32 +288,42 @@ def verify(settings: Settings, progress: Tell) -> Proved:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What deciding everything anew found. `differences`: in words; empty when all is as it was."""
+    """What deciding everything anew found. `computed`: results of the engine that were computed anew. `state`: digest
+    of all records and open books at the end. `differences`: in words; empty when all is as it was."""
 
     entries: int
+    computed: int
     state: str
     differences: tuple[str, ...]
 
 
 def replay(settings: Settings, progress: Tell) -> Replayed:
     """Decide every command anew in an empty machine, and compute every result of the engine anew."""
-    journal = JournalReader(settings.store)
+    journal, machine, anew = JournalReader(settings.store), Machine(VERBS), _Anew()
     try:
-        last, machine = journal.head().number, Machine(VERBS)
-        found = decide_anew(_entries(journal, last, progress), machine, _recomputed)
+        last = journal.head().number
+        found = decide_anew(_entries(journal, last, progress), machine, anew)
         told = tuple(f"entry {one.number}: {one.what}" for one in found)
     finally:
         journal.close()
-    return Replayed(last, fingerprint(machine), told)
+    return Replayed(last, anew.computed, fingerprint(machine), told)
 
 
-def _recomputed(machine: Machine, entry: Entry) -> bytes | None:
-    """The body that the engine gives today for an entry that it brought once."""
-    work = next((one for one in engine.pending(machine) if one.tenant == entry.command.tenant), None)
-    if work is None:
-        return None
-    made = engine.job(machine, work)
-    return engine.command(work, made, compute(made)).body
+@dataclass(eq=False)
+class _Anew:
+    """The engine of a replay: the body that it gives today for an entry that it brought once."""
+
+    computed: int = 0
+
+    def __call__(self, machine: Machine, entry: Entry) -> bytes | None:
+        waiting = engine.pending(machine)
+        mine = (entry.command.tenant, entry.command.subject)
+        work = next((one for one in waiting if (one.tenant, one.subject) == mine), None)
+        if work is None:
+            return None
+        made = engine.job(machine, work)
+        self.computed += 1
+        return engine.command(work, made, compute(made)).body
 
 
 def _entries(journal: JournalReader, last: int, progress: Tell) -> Iterator[Entry]:

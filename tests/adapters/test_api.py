@@ -456,6 +456,11 @@ def test_personal_data_with_faults_is_refused_before_it_is_kept(api: Api) -> Non
 # ---------------------------------------------------------------- many units at once
 
 
+def csv_of(rows: list[dict[str, Any]]) -> str:
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "".join(",".join(line) + "\n" for line in lines)
+
+
 @pytest.mark.spec("REG-02", "XCH-04")
 @pytest.mark.parametrize("media", [CSV, "application/json"])
 def test_a_table_of_units_is_taken_whole_or_not_at_all(api: Api, media: str) -> None:
@@ -467,10 +472,12 @@ def test_a_table_of_units_is_taken_whole_or_not_at_all(api: Api, media: str) -> 
     async def send(rows: list[Any], key: str) -> Any:
         async with api.http("sp-1") as http:
             headers = {"Idempotency-Key": key, "Content-Type": media}
-            return await http.post("/unit-imports", content=json.dumps({"rows": rows}).encode(), headers=headers)
+            content = json.dumps({"rows": rows}) if media != CSV else csv_of(rows)
+            return await http.post("/unit-imports", content=content.encode(), headers=headers)
 
-    bad = asyncio.run(send([*rows, row | {"up_kw": -1, "min_quantity_kw": 0}], "k-1"))
+    bad = asyncio.run(send([*rows, row | {"up_kw": -1}], "k-1"))
     assert code(bad) == (422, "REFUSED")
+    assert all("102" in one["place"] or "101" in one["place"] for one in bad.json()["findings"])
     assert api("GET", "/units", "sp-1").json()["total"] == 2
     taken = asyncio.run(send(rows, "k-2"))
     assert taken.status_code == 201 and taken.json()["units"] == 100

@@ -105,6 +105,46 @@ def test_twenty_thousand_requests_at_random_are_answered_as_the_document_says() 
     assert {200, 201, 400, 403, 404, 422} <= set(seen)
 
 
+# ---------------------------------------------------------------- along the links of the document
+
+
+def linked(document: dict[str, Any], sound: dict[str, Operation]) -> dict[str, Any]:
+    """Of the document what makes something and what reads it, with bodies that are sound."""
+    made = aimed(document)
+    answers = [(told, answer) for methods in made["paths"].values() for told in methods.values()
+               for answer in told["responses"].values() if "links" in answer]  # fmt: skip
+    kept = {told["operationId"] for told, _ in answers} | {one["links"]["made"]["operationId"] for _, one in answers}
+    for told, _ in answers:
+        told["requestBody"]["content"]["application/json"]["schema"] = {"enum": [sound[told["operationId"]].body]}
+    for path, methods in list(made["paths"].items()):
+        made["paths"][path] = {key: told for key, told in methods.items() if told["operationId"] in kept}
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.spec("PLAT-01")
+def test_what_was_made_is_read_along_the_links_of_the_document() -> None:
+    api = dry()
+    api.desk.__class__ = Desk
+    sound = {one.id: one for one in operations(api.document)}
+    schema = schemathesis.openapi.from_dict(linked(api.document, sound))
+    schema.app = api.starlette
+    schema.config.generation.update(modes=[GenerationMode.POSITIVE])
+    seen = Counter[tuple[str, int]]()
+
+    class Links(schema.as_state_machine()):  # type: ignore[misc]
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            party = PARTY_OF[asker(sound[case.operation.definition.raw["operationId"]])]
+            return {"headers": {"Authorization": f"Bearer {key_of(party)}"}}
+
+        def validate_response(self, response: Any, case: Any, **more: Any) -> None:
+            seen[case.operation.label, response.status_code] += 1
+            case.validate_response(response, checks=CHECKS)
+
+    Links.run(settings=settings(max_examples=60, stateful_step_count=6, phases=[Phase.generate], **QUIET))
+    assert {200, 201} <= {status for _, status in seen}
+
+
 # ---------------------------------------------------------------- sound bodies with one odd value
 
 ODD: tuple[Any, ...] = (

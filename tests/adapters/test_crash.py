@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.crash import CLIENTS, Campaign
+from support.postgres import emptied
 from support.trading import Trading, free_port
 
 
@@ -14,6 +15,15 @@ from support.trading import Trading, free_port
 @pytest.mark.parametrize("kills", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_acknowledged_order_is_there_once_after_each_kill(tmp_path: Path, kills: int) -> None:
     campaign = Campaign(Trading(tmp_path, free_port(), CLIENTS), seed=kills)
+    campaign.run(kills)
+    assert campaign.kills == kills
+    assert len(campaign.answers) > 3 * kills
+
+
+@pytest.mark.spec("PLAT-04", "PLAT-05")
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_same_holds_in_postgresql(tmp_path: Path, kills: int, postgresql: str) -> None:
+    campaign = Campaign(Trading(tmp_path, free_port(), CLIENTS, url=emptied(postgresql)), seed=kills)
     campaign.run(kills)
     assert campaign.kills == kills
     assert len(campaign.answers) > 3 * kills

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,10 @@ from typer.testing import CliRunner, Result
 from coflex.adapters.cli import doctor
 from coflex.adapters.cli.doctor import Check, Place, Verdict
 from coflex.adapters.cli.main import coflex as commands
+from coflex.adapters.store.journal import SqlJournal
 from coflex.domain.errors import CoflexError
+from support.command import coflex
+from support.platform import desk, open_tenant, set_clock
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -310,3 +315,39 @@ def test_a_proof_that_fails_ends_the_command_with_1(proof: str) -> None:
     told = say(Fake(differences=("entry 7: its content is not what was acknowledged",)), "store", proof)
     assert told.exit_code == 1
     assert "entry 7" in told.stdout
+
+
+# ---------------------------------------------------------------- the real service behind them
+
+
+def facts_of(*words: object) -> Any:
+    """The answer of a command of the real application."""
+    told = coflex(*words, "--json")
+    assert told.exit_code == 0, told.output
+    return json.loads(told.stdout)
+
+
+def test_a_real_store_is_looked_at_copied_brought_back_and_proved(data: Path, tmp_path: Path) -> None:
+    journal = SqlJournal(data / "coflex.db")
+    platform = desk(journal)
+    platform.submit(open_tenant())
+    entries = platform.submit(set_clock()).number
+    busy = {one["name"]: one for one in facts_of("doctor", "--data", data, "--port", free_port())["checks"]}
+    assert busy["writer"]["verdict"] == "warn"
+    journal.close()
+
+    looked = {one["name"]: one for one in facts_of("doctor", "--data", data, "--port", free_port())["checks"]}
+    assert looked["database"]["found"].endswith(f"answers, with {entries} entries.")
+    assert {looked[name]["verdict"] for name in ("database", "tables", "clock", "writer")} == {"ok"}
+    assert facts_of("store", "verify", "--data", data)["entries"] == entries
+    copy = tmp_path / "copy.db"
+    assert facts_of("store", "backup", copy, "--data", data)["entries"] == entries
+    assert facts_of("store", "restore", copy, "--data", tmp_path / "other")["entries"] == entries
+    assert facts_of("store", "replay", "--data", tmp_path / "other")["differences"] == []
+    assert facts_of("store", "migrate", "--data", data)["after"] == looked["tables"]["found"].split()[-1].rstrip(".")
+
+    with closing(sqlite3.connect(tmp_path / "other/coflex.db")) as database, database:
+        database.execute("UPDATE entry SET body = replace(body, 'Test', 'Toast') WHERE number = 1")
+    told = coflex("store", "verify", "--data", tmp_path / "other")
+    assert told.exit_code == 1
+    assert "1" in told.stdout

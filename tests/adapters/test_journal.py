@@ -25,6 +25,7 @@ from coflex.service.chain import FIRST
 from coflex.service.ports import Change, Entry, FeedItem, Head, Journal, Note, Personal, StoreBroken, Version
 from coflex.service.sequencer import key_digest
 from support.journals import SECOND, START, Author, all_of, cleared, fresh, kept, opened, sent
+from support.postgres import with_driver
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "psycopg"])
@@ -33,10 +34,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     if request.param == "sqlite":
         return tmp_path / "coflex.db"
     url = fresh(request.getfixturevalue("postgresql"))
-    if request.param == "psycopg":
-        pytest.importorskip("psycopg", reason="the other driver of PostgreSQL is not installed")
-        return url.replace("+pg8000", "+psycopg")
-    return url
+    return with_driver(url, "psycopg") if request.param == "psycopg" else url
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])

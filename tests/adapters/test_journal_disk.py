@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from coflex.adapters.store.backup import verify
 from coflex.adapters.store.journal_lock import InUse
 from coflex.service.ports import StoreFull
 from support.forked import Forked
-from support.journals import Author, all_of, opened, scribe, sent
+from support.journals import Author, all_of, fresh, opened, scribe, sent
+from support.postgres import left
 
 pytestmark = pytest.mark.spec("PLAT-05")
 
@@ -217,6 +219,49 @@ def test_a_full_disk_refuses_entries_and_takes_them_once_there_is_room(small_dis
     assert all_of(journal) == sent(author.entries)
     journal.close()
     assert verify(small_disk / "coflex.db").faults == ()
+
+
+@pytest.fixture
+def small_space(postgresql: str, small_disk: Path) -> Iterator[str]:
+    """An empty journal in PostgreSQL whose entries lie on a disk of 2 MB."""
+    engine = create_engine(fresh(postgresql), isolation_level="AUTOCOMMIT")
+    opened(postgresql).close()
+    with engine.connect() as connection:
+        data = Path(str(connection.execute(text("SHOW data_directory")).scalar()))
+        if not data.exists():
+            pytest.skip("a small disk is left out: the server of PostgreSQL is on another machine")
+        os.chown(small_disk, data.stat().st_uid, -1)
+        small_disk.chmod(0o700)
+        for folder in small_disk.parents:
+            if folder.owner() == "root" and folder != Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o011)
+        connection.execute(text(f"CREATE TABLESPACE coflex_small LOCATION '{small_disk}'"))
+        connection.execute(text("ALTER TABLE entry SET TABLESPACE coflex_small"))
+    engine.dispose()
+    yield postgresql
+    left(postgresql)
+    with engine.connect() as connection:
+        connection.execute(text("ALTER TABLE entry SET TABLESPACE pg_default"))
+        connection.execute(text("DROP TABLESPACE coflex_small"))
+    engine.dispose()
+
+
+def test_a_full_disk_of_the_server_refuses_entries_and_takes_them_once_there_is_room(
+    small_space: str, small_disk: Path
+) -> None:
+    journal, author = opened(small_space), Author()
+    with pytest.raises(StoreFull, match=r"has no room.* No space left on device"):
+        for _ in range(1_000):
+            batch = author.several(100)
+            journal.append(batch)
+    written = batch[0].number - 1
+    assert journal.head().number == written
+    with pytest.raises(StoreFull):
+        journal.append(batch)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    journal.append(batch)
+    assert all_of(journal) == sent(author.entries)
+    journal.close()
 
 
 def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:

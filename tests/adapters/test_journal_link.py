@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from coflex.adapters.store.journal_lock import InUse
 from coflex.service.ports import StoreBroken, StoreLost
 from support.journals import Author, all_of, fresh, opened, sent
 from support.link import Link
+from support.postgres import with_driver
 
 pytestmark = pytest.mark.spec("PLAT-05")
 
@@ -28,10 +30,7 @@ FAULTS = {
 @pytest.fixture(params=["pg8000", "psycopg"])
 def server(request: pytest.FixtureRequest) -> str:
     """The URL of an empty journal; its server is asked directly."""
-    url = fresh(request.getfixturevalue("postgresql"))
-    if request.param == "psycopg":
-        pytest.importorskip("psycopg", reason="the other driver of PostgreSQL is not installed")
-    return url.replace("+pg8000", f"+{request.param}")
+    return with_driver(fresh(request.getfixturevalue("postgresql")), request.param)
 
 
 def _skip_silence(server: str, fault: str) -> None:
@@ -167,7 +166,7 @@ def test_a_session_ended_by_the_server_is_taken_up_again(server: str) -> None:
 
 def test_a_server_that_takes_no_writes_is_waited_for(server: str) -> None:
     journal, author = opened(server), Author()
-    name = server.rsplit("/", 1)[1]
+    name = make_url(server).database
     _ask(server, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     try:
         with pytest.raises(StoreLost, match="takes no writes now"):
@@ -226,7 +225,7 @@ def test_a_server_that_starts_while_the_one_before_ends_waits_for_it(server: str
 
 
 def test_settings_of_the_server_do_not_weaken_a_commit(server: str) -> None:
-    name = server.rsplit("/", 1)[1]
+    name = make_url(server).database
     _ask(server, f"ALTER DATABASE {name} SET synchronous_commit = off")
     _ask(server, f"ALTER DATABASE {name} SET statement_timeout = 900")
     try:

@@ -135,7 +135,7 @@ def test_a_provider_reads_the_availability_and_does_not_set_it(world: World) -> 
 @pytest.mark.spec("ACT-07")
 def test_a_new_owner_begins_without_the_old_ones_windows(world: World) -> None:
     world.do("availability.set", "own-1", "u1", windows=[window(0, 1)])
-    world.do("unit.change", "sp-1", "u1", owner="own-2")
+    world.do("unit.change", "fro", "u1", owner="own-2")
     assert world.state.find(Availability, "u1") is None
     assert world.state.get(UnitEntry, "u1").unit.owner == "own-2"
 

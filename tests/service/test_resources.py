@@ -177,6 +177,18 @@ def test_others_find_nothing_and_those_concerned_may_not_write(world: World) -> 
         world.do("connection_point.change", "sp-1", "p1", owner="own-2")
 
 
+@pytest.mark.spec("REG-10")
+def test_a_provider_does_not_choose_another_owner_whose_consent_it_has(world: World) -> None:
+    add_unit(world, 1)
+    with pytest.raises(Forbidden, match=r"unit\.owner"):
+        world.do("unit.change", "sp-1", "u1", owner="own-2")
+    world.do("unit.change", "fro", "u1", owner="own-2")
+    world.do("unit.deactivate", "sp-1", "u1")
+    with pytest.raises(Refused) as caught:
+        world.do("unit.activate", "sp-1", "u1")
+    assert codes(caught) == {"no_consent"}
+
+
 def test_a_change_of_what_was_changed_meanwhile_is_outdated(world: World) -> None:
     add_unit(world, 1)
     number = world.state.number(UnitEntry, "u1")

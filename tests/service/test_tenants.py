@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.platform import TENANT, TEST_VERBS, Clock, open_tenant
 
 from coflex.domain.errors import Conflict, Refused
 from coflex.market.design import designs
 from coflex.service.machine import Machine, decode, encode
 from coflex.service.ports import Command
+from support.platform import TENANT, TEST_VERBS, Clock, open_tenant
 
 AT = Clock().at
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -14,15 +15,15 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
-import msgspec
 from argon2 import PasswordHasher
 from starlette.types import ASGIApp
 
+from coflex.adapters.exchange.tables.units_import import read_units
 from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.adapters.web.api.app import create_app
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.orders import Orders
-from coflex.adapters.web.api.rooms.resources import CSV
+from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords
 from coflex.adapters.web.identity.limits import Limits
 from coflex.domain.party import Party, Role
@@ -31,7 +32,6 @@ from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.gates import TenantGates
 from coflex.service.machine import Machine
 from coflex.service.sequencer import Sequencer
-from coflex.service.verbs.units_import import UnitRow, UnitsImport
 from support.platform import LONG_AGO, SECRET, TENANT, TEST_VERBS, Clock, key_of, put, ready
 
 T = TypeVar("T")
@@ -75,9 +75,7 @@ def others() -> Iterator[Any]:
     yield client("second-mo", "mo")
 
 
-def rows_of(raw: bytes) -> tuple[UnitRow, ...]:
-    """A reader of tables for tests: the rows as JSON."""
-    return msgspec.json.decode(raw, type=UnitsImport).rows
+READERS = {CSV: partial(read_units, "units.csv"), WORKBOOK: partial(read_units, "units.xlsx")}
 
 
 class Api:
@@ -100,7 +98,7 @@ class Api:
         self.identity = Identity(self.machine, self.clock, keys, "http://test", limits)
         self.desk = Desk(self.machine, self.sequencer, self.journal, self.clock, self.identity.authenticate)
         self.accounts = Accounts(keys, Passwords(PasswordHasher(1, 8, 1)))
-        self.starlette = create_app(self.desk, self.accounts, {CSV: rows_of})
+        self.starlette = create_app(self.desk, self.accounts, READERS)
         self.app: ASGIApp = Orders(self.starlette, self.desk, lambda *words: None)
 
     @property

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ BODIES: dict[str, Any] = {
         "id": "pod-new", "bus": "", "level": "distribution", "voltage_kv": 20.0, "system_operator": "dso",
         "owner": "owner", "latitude": 41.9, "longitude": 12.5,
     },
+    "unit_register": {
+        "id": "cu-new", "category": "load", "technology": "heat_pump", "connection_point": "pod-new", "owner": "owner",
+        "balance_responsible_party": "brp", "up_kw": 400, "down_kw": 200, "preparation_period_s": 60,
+        "ramping_period_s": 240, "full_activation_time_s": 300, "deactivation_period_s": 300, "min_quantity_kw": 10,
+        "max_quantity_kw": 400, "min_duration_s": 900, "max_duration_s": 7200, "recovery_time_s": 900, "element": "",
+        "tan_phi": 0.3, "energy_up_kwh": 500, "energy_down_kwh": None,
+        "point": {
+            "id": "pod-new", "bus": "", "level": "distribution", "voltage_kv": 20.0, "system_operator": "dso",
+            "owner": "owner", "latitude": 41.9, "longitude": 12.5, "impacted": ["tso"],
+        },
+    },
+    "product_register": {
+        "id": "new", "scope": "local", "kind": "active_energy", "directions": ["up"], "resolution_s": 900,
+        "tick_kw": 1, "min_quantity_kw": 10, "full_activation_time_s": 900, "price_cap_eur_mwh": "3000",
+        "divisible": True, "symmetric": False, "tolerance": "0.1", "penalty_share": "0.5", "perimeters": ["P-1"],
+        "months": [1], "weekdays": [1, 2], "hours": [8], "max_up_kw": 1000, "max_duration_s": 7200,
+        "accuracy_percent": "1", "test_share": "0.9", "test_within_s": 1000,
+    },
     "consent_give": {"unit": "cu-0001", "provider": "sp-1", "scope": ["offer"], "ends": "2027-01-01T00:00:00Z",
                      "starts": "2017-01-01T00:00:00Z"},
     "product_qualification_request": {"group": "sp-1-local", "product": "local_energy", "up_kw": 1, "down_kw": 0},
@@ -176,6 +195,7 @@ async def status(http: httpx.AsyncClient, one: Operation, owner: str, client: st
     return 200 if one.id == STREAM and got == 400 else got
 
 
+@cache
 def table() -> dict[str, dict[Role, str]]:
     """The expectations: operation -> role -> "any", "own" or ""."""
     with TABLE.open(encoding="utf-8", newline="") as file:

@@ -15,7 +15,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -248,36 +248,44 @@ class Campaign:
 
 
 def read_sqlite(file: Path, after: int, before: bytes) -> Iterator[tuple[Written, bytes]]:
-    """Entries of a journal in a SQLite file, each with its digest, computed here anew and compared.
+    """Entries of a journal in a SQLite file, as `read_journal`."""
+    with closing(sqlite3.connect(file)) as database:
+        yield from read_journal(database, after, before)
 
-    `before`: digest of the entry `after`. An entry that a crash cut off is not there: the log holds whole
-    transactions.
+
+def read_journal(database: Any, after: int, before: bytes) -> Iterator[tuple[Written, bytes]]:
+    """Entries of a journal over a connection of DB-API, each with its digest, computed here anew and compared.
+
+    `before`: digest of the entry `after`.
     """
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file)) as database:
-        rows = database.execute(
-            "SELECT number, at_us, tenant, verb, subject, party, by_party, actor, key, body, status, reply, digest"
-            " FROM entry WHERE number > ? ORDER BY number",
-            (after,),
-        ).fetchall()
-        changes = _grouped(database, "SELECT number, kind, id, body FROM version WHERE number > ?"
-                           " ORDER BY number, position", after)  # fmt: skip
-        notes = _grouped(database, "SELECT number, kind, subject, audience, body FROM note WHERE number > ?"
-                         " ORDER BY number, position", after)  # fmt: skip
-        for row in rows:
-            number, at_us, *texts, status, reply, digest = row
-            changed, told = changes.get(number, ()), notes.get(number, ())
-            fields = [str(number), str(at_us), *texts, str(status), reply, str(len(changed)), str(len(told))]
-            for one in (*changed, *told):
-                fields += one
-            before = link(before, fields)
-            assert before == digest, f"entry {number} does not follow from the one before"
-            verb, subject, actor, key, body = texts[1], texts[2], texts[5], texts[6], texts[7]
-            yield Written(number, at_us, verb, subject, actor, key, reply, offers_in(verb, body)), digest
+    rows = _rows(
+        database,
+        "SELECT number, at_us, tenant, verb, subject, party, by_party, actor, key, body, status, reply, digest"
+        f" FROM entry WHERE number > {after} ORDER BY number",
+    )
+    changes = _grouped(database, f"SELECT number, kind, id, body FROM version WHERE number > {after}")
+    notes = _grouped(database, f"SELECT number, kind, subject, audience, body FROM note WHERE number > {after}")
+    for row in rows:
+        number, at_us, *texts, status, reply, digest = row
+        changed, told = changes.get(number, ()), notes.get(number, ())
+        fields = [str(number), str(at_us), *texts, str(status), reply, str(len(changed)), str(len(told))]
+        for one in (*changed, *told):
+            fields += one
+        before = link(before, fields)
+        assert before == digest, f"entry {number} does not follow from the one before"
+        verb, subject, actor, key, body = texts[1], texts[2], texts[5], texts[6], texts[7]
+        yield Written(number, at_us, verb, subject, actor, key, reply, offers_in(verb, body)), digest
 
 
-def _grouped(database: sqlite3.Connection, query: str, after: int) -> dict[int, list[list[Any]]]:
+def _rows(database: Any, query: str) -> list[list[Any]]:
+    cursor = database.cursor()
+    cursor.execute(query)
+    return [list(row) for row in cursor.fetchall()]
+
+
+def _grouped(database: Any, query: str) -> dict[int, list[list[Any]]]:
     found: dict[int, list[list[Any]]] = {}
-    for number, *values in database.execute(query, (after,)):
+    for number, *values in _rows(database, f"{query} ORDER BY number, position"):
         found.setdefault(number, []).append(values)
     return found
 

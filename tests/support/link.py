@@ -29,7 +29,8 @@ class Link:
 
     def __init__(self, server_url: str) -> None:
         url = make_url(server_url)
-        path = url.query.get("unix_sock")
+        folder = url.query.get("host")
+        path = url.query.get("unix_sock") or (f"{folder}/.s.PGSQL.{url.port or 5432}" if folder else None)
         self._server: str | tuple[str, int] = str(path) if path else (url.host or "127.0.0.1", url.port or 5432)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]

@@ -47,6 +47,16 @@ def left(url: str) -> str:
     return _told(url, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity {others}")
 
 
+def with_driver(url: str, driver: str) -> str:
+    """The same database through "pg8000" or "psycopg"; skips the test when that is not installed."""
+    pytest.importorskip(driver, reason=f"{LEFT_OUT}the driver {driver} is not installed")
+    made = make_url(url).set(drivername=f"postgresql+{driver}")
+    path = made.query.get("unix_sock")
+    if driver == "psycopg" and path is not None:
+        made = made.set(query={"host": str(Path(str(path)).parent)})
+    return made.render_as_string(hide_password=False)
+
+
 def _told(url: str, *statements: str) -> str:
     engine = create_engine(url)
     with engine.begin() as connection:

@@ -6,14 +6,16 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine
 from starlette.applications import Starlette
 
 from coflex.adapters.store.journal import SqlJournal
+from coflex.adapters.store.journal_writer import JOURNAL_LOCK
 from coflex.adapters.web.api import problems
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.orders import Orders
@@ -26,7 +28,7 @@ from coflex.service.gates import TenantGates, design_of
 from coflex.service.machine import Machine
 from coflex.service.replay import restore
 from coflex.service.sequencer import Sequencer
-from support.crash import Answer, Order, Written, read_sqlite
+from support.crash import Answer, Order, Written, read_journal, read_sqlite
 from support.forked import Forked, Tell
 from support.platform import FIRST, TENANT, TEST_VERBS, key_of, offer, ready
 
@@ -117,9 +119,9 @@ def authorised(party: str, key: str | None = None) -> dict[str, str]:
 class Trading:
     """A platform for `support.crash`: every client is a provider, and offers each of its quarter-hours once."""
 
-    def __init__(self, folder: Path, port: int, clients: int, units: int = 60) -> None:
+    def __init__(self, folder: Path, port: int, clients: int, units: int = 60, url: str | None = None) -> None:
         self._folder, self.port, self._clients, self._units = folder, port, clients, units
-        self.store = folder / "store.db"
+        self._url, self._file = url, folder / "store.db"
         self._server: Forked | None = None
         self._digest = bytes(32)
 
@@ -131,7 +133,7 @@ class Trading:
         self.kill()
 
     def start(self) -> None:
-        words = str(self.store), self._folder, self.port, self._units * self._clients, self._clients
+        words = self._url or str(self._file), self._folder, self.port, self._units * self._clients, self._clients
         self._server = Forked(serve, *words)
 
     def kill(self) -> None:
@@ -143,9 +145,26 @@ class Trading:
         return TradingLine(await Wire.to(self.port), client, self._clients)
 
     def written(self, after: int) -> Iterator[Written]:
-        for entry, digest in read_sqlite(self.store, after, self._digest):
+        found = (
+            read_sqlite(self._file, after, self._digest)
+            if self._url is None
+            else read_server(self._url, after, self._digest)
+        )
+        for entry, digest in found:
             self._digest = digest
             yield entry
+
+
+def read_server(url: str, after: int, before: bytes) -> Iterator[tuple[Written, bytes]]:
+    """Entries of a journal in PostgreSQL, as `read_journal`. What the killed server's session still does is waited for:
+    its lock goes with it."""
+    engine = create_engine(url)
+    with closing(engine.raw_connection()) as connection:
+        wait_for_lock = connection.cursor()
+        wait_for_lock.execute(f"SELECT pg_advisory_lock({JOURNAL_LOCK})")
+        yield from read_journal(connection, after, before)
+        wait_for_lock.execute(f"SELECT pg_advisory_unlock({JOURNAL_LOCK})")
+    engine.dispose()
 
 
 class TradingLine:

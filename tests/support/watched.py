@@ -14,6 +14,7 @@ from coflex.service.machine import Machine, Taken
 from coflex.service.ports import Command
 from coflex.service.relations import relations
 from coflex.service.state import State
+from coflex.service.verbs import VERBS
 
 MOST_RECORDS = 300  # larger states are not copied for every command
 
@@ -37,7 +38,7 @@ def watched(apply: Apply) -> Apply:
     def of(machine: Machine, command: Command, number: int, at: datetime) -> Taken:
         before = _copied(machine.tenants.get(command.tenant), command.tenant)
         taken = apply(machine, command, number, at)
-        if before is not None and not command.verb.startswith("test."):
+        if before is not None and machine.verbs[command.verb] is VERBS.get(command.verb):
             who = Asks(command.party, machine.roles(command.tenant, command.party), command.actor)
             for change in taken.changes:
                 watch(before, machine.state(command.tenant), who, command.verb, KINDS[change.kind], change.id)

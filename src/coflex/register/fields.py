@@ -120,7 +120,8 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("id unit.id", CONCERNED, KEEPER | {R.PROVIDER}),
         **_rows(_TECHNICAL, CONCERNED, KEEPER | {R.PROVIDER}),
         **_rows("unit.provider", CONCERNED, KEEPER | {R.PROVIDER}),
-        **_rows("unit.owner", SIDES | GRID | KEEPER, KEEPER | {R.PROVIDER}),
+        # a provider names the owner when it registers a unit; if it could name another one later, consent meant nothing
+        **_rows("unit.owner", SIDES | GRID | KEEPER, KEEPER | FOLLOWS),
         **_rows("unit.balance_responsible_party", CONCERNED, KEEPER | {R.PROVIDER}),
         **_rows("status", CONCERNED, OPERATORS | SIDES | {R.CONNECTING}),
         **_rows("status_since changed_materially", CONCERNED, FOLLOWS),

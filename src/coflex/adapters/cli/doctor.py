@@ -37,7 +37,7 @@ SLOW_SYNC, NO_SYNC = 0.02, 5e-6
 SOON = timedelta(days=30)
 CLOCK_STEP = timedelta(seconds=2)
 _SYNCS = 40
-_SECRETS = ("*.key", "*.pem", "keys/*")
+_SECRETS = ("keys.json", "*.key", "*.pem")
 
 
 class Verdict(StrEnum):

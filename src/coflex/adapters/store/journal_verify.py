@@ -147,7 +147,7 @@ class _Proof:
     versions: int = 0
     notes: int = 0
     faults: list[Finding] = field(default_factory=list)
-    wanted: dict[bytes, str] = field(default_factory=dict)
+    wanted: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
 
     def tell(self, place: str, code: str, message: str) -> None:
         self.faults.append(Finding(place, code, message))
@@ -170,9 +170,7 @@ class _Proof:
         if all(sound):
             self.beside(where, row, versions, notes, feed)
             self.digest(where, row, versions, notes)
-        if isinstance(row[9], bytes):
-            for found in _COMMITMENT.findall(row[9]):
-                self.wanted.pop(found, None)
+            self.commitments(row, versions)
         self.number = number
         if isinstance(row[12], bytes):
             self.before = row[12]
@@ -227,17 +225,26 @@ class _Proof:
                 return
 
     def committed(self, connection: Connection) -> None:
-        """Take up the personal data that some entry must hold a commitment to."""
+        """Take up the personal data that some entry about its subject must hold a commitment to."""
         for tenant, subject, salt, body in connection.execute(select(PERSONAL)):
             name = f"personal data of '{subject}' in '{tenant}'"
             if isinstance(salt, bytes) and isinstance(body, bytes):
-                self.wanted[sha256(salt + body).hexdigest().encode()] = name
+                self.wanted[tenant, subject, sha256(salt + body).hexdigest().encode()] = name
             else:
                 self.tell(name, "malformed", "It is no data as it was kept.")
 
+    def commitments(self, row: Row, versions: list[Row]) -> None:
+        """Take note of what an entry commits to, for its party, its subject and the records it writes."""
+        if not self.wanted:
+            return
+        subjects = {row[4], row[5], *(one[2] for one in versions)}
+        for found in _COMMITMENT.findall(row[9]):
+            for subject in subjects:
+                self.wanted.pop((row[2], subject, found), None)
+
     def uncommitted(self) -> None:
         for name in self.wanted.values():
-            self.tell(name, "changed", "No entry holds a commitment to it.")
+            self.tell(name, "changed", "No entry about it holds a commitment to it.")
 
     def file(self, connection: Connection) -> None:
         """What SQLite itself finds in its file: indices that do not lead to their rows, pages that are none."""

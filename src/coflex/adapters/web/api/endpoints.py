@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -28,11 +28,14 @@ from coflex.adapters.web.api.incoming import (
 from coflex.adapters.web.api.operations import PREFIX, History, Operation, Read, Room, Special, Write, names_in
 from coflex.adapters.web.api.paging import CONTROLS, bad_parameter, page_of
 from coflex.domain.errors import NotFound
+from coflex.register.fields import readable
 from coflex.register.records import KIND_OF, Record
 from coflex.service import reading
 from coflex.service.machine import CREATED, decode, encode
 from coflex.service.ports import Command, Personal
+from coflex.service.relations import relations
 from coflex.service.sequencer import Receipt
+from coflex.service.state import State
 from coflex.service.who import Who
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -176,9 +179,8 @@ def _list(desk: Desk, operation: Read) -> Endpoint:
         state = desk.state(who.tenant)
         if at is None:
             found: list[Any] = [one for one, _ in reading.records(state, who, kind) if _meets(one, asked)]
-            show = partial(reading.shown, state, who)
-            rows = [(one.id, one) for one in found if not asked or _meets(show(one), asked)]
-            page = page_of(request, rows, show)
+            rows = [(one.id, one) for one in found if not asked or _may_read(state, who, one, asked)]
+            page = page_of(request, rows, partial(reading.shown, state, who))
         else:
             versions = await asyncio.to_thread(desk.journal.as_of, who.tenant, KIND_OF[kind], at)
             past = reading.as_of(state, who, versions)
@@ -238,6 +240,11 @@ def _history(desk: Desk, operation: History) -> Endpoint:
 def _meets(record: Any, asked: Mapping[str, str]) -> bool:
     """Whether fields of a record, or of what is shown of it, have the texts asked for."""
     return all(_text(record, path) == text for path, text in asked.items())
+
+
+def _may_read(state: State, who: Who, record: Any, paths: Iterable[str]) -> bool:
+    """Whether a caller may read these fields: what it may not read it does not learn by filters either."""
+    return readable(type(record), relations(state, who, record)).issuperset(paths)
 
 
 def _text(value: Any, path: str) -> str | None:

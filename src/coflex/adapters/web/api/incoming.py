@@ -26,6 +26,7 @@ _TAG = re.compile(r'"([0-9]{1,18})"')
 async def caller(desk: Desk, request: Request, scope: ClientScope) -> Who:
     """Who asks. Raises NotSignedIn, NotFound; Forbidden when the client has not got the scope."""
     who = await desk.authenticate(request, request.path_params["tenant"])
+    request.scope.setdefault("state", {})["who"] = who  # for the log
     if scope not in who.scopes:
         raise Forbidden(f"This client has not got the scope '{scope}'.", "Use a client that has it.")
     return who

@@ -15,21 +15,28 @@ from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.operations import PREFIX
 from coflex.adapters.web.api.problems import answer
 from coflex.adapters.web.api.rooms.offers import PATH, Offers
-from coflex.adapters.web.logs import COUNTED
 from coflex.domain.errors import CoflexError
 
 _ADDRESS = re.compile(r"/v1/([^/]+)/sessions/([^/]+)/offers(?:/([^/]+))?")
 # Counts a request: method, template of the route, status, seconds.
 Count: TypeAlias = Callable[[str, str, int, float], None]
+# Told of a failure of the platform itself.
+Failed: TypeAlias = Callable[[Scope, Exception], None]
 Act: TypeAlias = Callable[[Desk, Request], Awaitable[Response]]
+
+
+def _nobody(scope: Scope, fault: Exception) -> None:
+    """Nobody is told."""
 
 
 class Orders:
     """The application with the routes of offers before it. What they are is written in `rooms.offers`, with all others;
     a method that they do not know goes on to the application, which says so."""
 
-    def __init__(self, app: ASGIApp, desk: Desk, count: Count, offers: Offers | None = None) -> None:
-        self._app, self._desk, self._count = app, desk, count
+    def __init__(
+        self, app: ASGIApp, desk: Desk, count: Count, offers: Offers | None = None, failed: Failed = _nobody
+    ) -> None:
+        self._app, self._desk, self._count, self._failed = app, desk, count, failed
         offers = offers or Offers()
         self._acts: dict[tuple[str, bool], Act] = {
             ("POST", False): offers.submit,
@@ -47,11 +54,13 @@ class Orders:
             return
         begun, names = perf_counter(), found.groups()
         scope["path_params"] = dict(zip(("tenant", "session", "offer"), names, strict=True))
-        scope.setdefault("state", {})[COUNTED] = True
         try:
             response = await act(self._desk, Request(scope, receive))
         except CoflexError as error:
             response = answer(error)
+        except Exception as fault:
+            self._failed(scope, fault)
+            response = answer(fault)
         route = PREFIX + (PATH if names[2] is None else PATH + "/{offer}")
         self._count(scope["method"], route, response.status_code, perf_counter() - begun)
         await response(scope, receive, send)

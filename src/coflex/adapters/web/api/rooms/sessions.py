@@ -18,10 +18,12 @@ from coflex.adapters.web.api.paging import CONTROLS, Page, page_of
 from coflex.domain.clearing import Award, MeritLine, Uncovered
 from coflex.domain.errors import NotReady
 from coflex.register.access import ClientScope
+from coflex.register.fields import readable
 from coflex.register.market import SessionEntry, SessionRequests
 from coflex.register.outcomes import SessionOutcome, unpack
 from coflex.service import reading
 from coflex.service.machine import encode
+from coflex.service.relations import relations
 
 R = TypeVar("R")
 
@@ -59,7 +61,7 @@ def _rows(kind: type[R], filters: tuple[str, ...]) -> Handler:
                 f"The session {entry.id} has no result yet: it is {entry.state}.", "Wait for its publication."
             )
         outcome = state.get(SessionOutcome, entry.outcome)
-        sees_all = "added" in reading.shown(state, who, outcome)
+        sees_all = "added" in readable(SessionOutcome, relations(state, who, outcome))
         asked = {name: request.query_params[name] for name in filters if name in request.query_params}
         found = await asyncio.to_thread(unpack, outcome.added, kind)
         mine = [one for one in found if sees_all or getattr(one, "provider", None) == who.party]

@@ -1,0 +1,40 @@
+"""Runs a target of this folder under atheris: inputs that reach new lines of code are kept and changed further.
+
+    python tests/fuzz/fuzz_body.py -max_total_time=60
+
+(with `coflex` installed, or PYTHONPATH=src). The options are those of libFuzzer. A target is a file `fuzz_*.py` with
+
+    check(data)    raises where something is wrong with what the product made of the bytes, else returns
+    SEEDS          inputs to begin with
+
+What is found is written as a file `crash-...`; it belongs into tests/adapters/test_found_by_fuzzing.py, which also runs
+every target on its seeds, without atheris.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+# Whose lines count as reached or not.
+WATCHED = ("coflex", "json", "openpyxl", "joserfc")
+
+
+def run(file: str) -> None:
+    """Fuzz a target until an option says that it is enough, or something is found. Does not return."""
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    # What is imported already is not watched; it is imported anew.
+    for name in [name for name in sys.modules if name.partition(".")[0] in WATCHED]:
+        del sys.modules[name]
+    name = Path(file).stem
+    with atheris.instrument_imports(include=[*WATCHED, name]):
+        target: Any = importlib.import_module(name)
+    with TemporaryDirectory() as folder:
+        for number, seed in enumerate(target.SEEDS):
+            (Path(folder) / f"seed-{number}").write_bytes(seed)
+        atheris.Setup([*sys.argv, folder], target.check)
+        atheris.Fuzz()
