@@ -84,7 +84,7 @@ class Order:
     """What a load process is told, as JSON. `rate`: requests a second, None for a closed loop. `first`: where the
     numbers of its orders begin; `part`, `parts`: which share of the units it offers; `only`: which clients of the
     description send, all if empty; `accept`: statuses that count; `most`: so many requests,
-    however long they take."""
+    however long they take; `again`: offer everything again when all was offered, to a server that does not mind."""
 
     url: str
     description: str
@@ -98,6 +98,7 @@ class Order:
     only: tuple[int, ...] = ()
     accept: tuple[int, ...] = (201,)
     most: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Connection:
         client = description.clients[senders[place % len(senders)]]
         self.due, self._batch, self._answer = 0.0, order.batch, b""
         self._slots = itertools.islice(
-            _slots(client.units[order.part :: order.parts], description.starts),
+            _slots(client.units[order.part :: order.parts], description.starts, order.again),
             place // len(senders),
             None,
             max(1, order.connections // len(senders)),
@@ -174,9 +175,10 @@ class Connection:
         return int(head[9:12])
 
 
-def _slots(units: Sequence[str], starts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """What can be offered: (unit, quarter-hour, direction), each once."""
-    yield from itertools.product(units, starts, ("up", "down"))
+def _slots(units: Sequence[str], starts: Sequence[str], again: bool) -> Iterator[tuple[str, str, str]]:
+    """What can be offered: (unit, quarter-hour, direction), each once, or again and again."""
+    every = itertools.product(units, starts, ("up", "down"))
+    yield from itertools.cycle(every) if again else every
     raise SystemExit("all quarter-hours of all units are offered; measure for less time, or give more units")
 
 
@@ -569,20 +571,21 @@ class Reached:
 Serving = Callable[[], contextlib.AbstractContextManager[str]]
 
 
-def measure(serving: Serving, description: Path, seconds: float, clients: Sequence[int]) -> Reached:
+def measure(serving: Serving, description: Path, given: argparse.Namespace, again: bool = False) -> Reached:
     """Singles with so many clients, singles at half the best rate, and batches."""
-    everybody = tuple(range(PARTIES))
+    seconds, clients = given.seconds, given.clients
+    everybody: dict[str, Any] = {"only": tuple(range(PARTIES)), "again": again}
     with serving() as url:
         load = Load(url, description, seconds, len(clients) + 1)
         single = {}
         for many in clients:
-            single[many] = load.run(many, only=everybody)
+            single[many] = load.run(many, **everybody)
             _tell(f"{many} clients", single[many])
         best = max(one.rate for one in single.values())
-        half = load.run(64, rate=best / 2, only=everybody)
+        half = load.run(64, rate=best / 2, **everybody)
         _tell("half the best rate, open loop", half)
     with serving() as url:
-        batches = Load(url, description, seconds, 1).run(8, BATCH, only=everybody)
+        batches = Load(url, description, seconds, 1).run(8, BATCH, **everybody)
         _tell(f"batches of {BATCH}, 8 clients", batches)
     return Reached(single, batches, half)
 
@@ -696,9 +699,9 @@ def of_store(stores: Stores, description: Path, given: argparse.Namespace) -> li
 
     kind = stores.kind
     print(f"{kind}: the floor", flush=True)
-    floors = measure(bare, description, given.seconds, given.clients)
+    floors = measure(bare, description, given, again=True)
     print(f"{kind}: coflex", flush=True)
-    reached = measure(ours, description, given.seconds, given.clients)
+    reached = measure(ours, description, given)
     print(f"{kind}: a client that sends ten times what it may", flush=True)
     alone, beside = beside_a_nuisance(ours, description, given.seconds, min(500.0, reached.best.rate / 4))
     seconds = restart(stores, description, given.entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -299,9 +299,10 @@ class Replayed:
 
 def replay(settings: Settings, progress: Tell) -> Replayed:
     """Decide every command anew in an empty machine, and compute every result of the engine anew."""
-    journal, machine, anew = JournalReader(settings.store), Machine(VERBS), _Anew()
+    journal, machine = JournalReader(settings.store), Machine(VERBS)
     try:
         last = journal.head().number
+        anew = _Anew(_entries(journal, last, progress))
         found = decide_anew(_entries(journal, last, progress), machine, anew)
         told = tuple(f"entry {one.number}: {one.what}" for one in found)
     finally:
@@ -309,21 +310,30 @@ def replay(settings: Settings, progress: Tell) -> Replayed:
     return Replayed(last, anew.computed, fingerprint(machine), told)
 
 
-@dataclass(eq=False)
 class _Anew:
-    """The engine of a replay: the body that it gives today for an entry that it brought once."""
+    """The engine of a replay: makes each job when the engine made it, and gives the body of its answer of today."""
 
-    computed: int = 0
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.computed = 0
+        self._asked: dict[int, list[tuple[str, str, int]]] = {}
+        self._bodies: dict[int, bytes] = {}
+        for entry in entries:
+            seen = engine.seen_by(entry)
+            if seen is not None:
+                at = (entry.command.tenant, entry.command.subject, entry.number)
+                self._asked.setdefault(seen, []).append(at)
 
-    def __call__(self, machine: Machine, entry: Entry) -> bytes | None:
-        waiting = engine.pending(machine)
-        mine = (entry.command.tenant, entry.command.subject)
-        work = next((one for one in waiting if (one.tenant, one.subject) == mine), None)
-        if work is None:
-            return None
-        made = engine.job(machine, work)
-        self.computed += 1
-        return engine.command(work, made, compute(made)).body
+    def reached(self, machine: Machine, number: int) -> None:
+        for tenant, subject, brought in self._asked.pop(number, ()):
+            waiting = engine.pending(machine)
+            work = next((one for one in waiting if (one.tenant, one.subject) == (tenant, subject)), None)
+            if work is not None:
+                made = engine.job(machine, work)
+                self._bodies[brought] = engine.command(work, made, compute(made)).body
+                self.computed += 1
+
+    def body(self, entry: Entry) -> bytes | None:
+        return self._bodies.pop(entry.number, None)
 
 
 def _entries(journal: JournalReader, last: int, progress: Tell) -> Iterator[Entry]:

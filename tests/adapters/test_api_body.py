@@ -83,7 +83,7 @@ def test_numbers_within_the_limits_pass_however_they_are_written() -> None:
 def test_a_value_nests_so_deep_and_no_deeper(levels: int, first: str, beside: bool) -> None:
     raw = "0"
     for level in range(levels):
-        inside = f"{raw}, [], 1" if beside else raw
+        inside = f"{raw}, [], 1" if beside and level > 0 else raw
         raw = f"[{inside}]" if (first == "[") == (level % 2 == 0) else f'{{"k": {raw}}}'
     if levels <= MOST_LEVELS:
         assert read_body(raw.encode())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from coflex.service.ports import StoreFull
 from support.forked import Forked
 from support.journals import Author, all_of, fresh, opened, scribe, sent
 from support.postgres import left
+from support.power import TRACE, Disk, calls
 
 pytestmark = pytest.mark.spec("PLAT-05")
 
@@ -180,23 +183,77 @@ def _copy(empty: Path, name: str) -> Path:
     return Path(shutil.copy(empty, empty.with_name(name)))
 
 
+# ---------------------------------------------------------------- power cuts
+
+
+def _cut_everywhere(empty: Path, tmp_path: Path, tries: int, step: int, seed: int) -> int:
+    """Cut the power after every `step`-th call of a writer, in several ways; how many cuts there were."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    place = folder / "coflex.db"
+    shutil.copy(empty, place)
+    disk, chance, cuts, acknowledged = Disk(folder), random.Random(seed), 0, 0
+    run = _under(TRACE, place, batches=8)
+    assert run.told[-1] == "closed"
+    told = iter(run.told)
+    author = Author()
+    author.several(8 * SIZE)
+    for number, call in enumerate(calls(tmp_path.joinpath("disk", "coflex.strace").read_text())):
+        if call.path.startswith("pipe:"):
+            one = next(told)
+            acknowledged = one if isinstance(one, int) else acknowledged
+        disk.take(call)
+        if number % step:
+            continue
+        for attempt in range(tries):
+            left = disk.after_a_cut(None if attempt == 0 else chance)
+            _holds_after_a_cut(tmp_path / f"cut-{number}-{attempt}", left, author, acknowledged)
+            cuts += 1
+    assert acknowledged == 8 * SIZE
+    return cuts
+
+
+def _holds_after_a_cut(folder: Path, left: dict[str, bytes], author: Author, acknowledged: int) -> None:
+    folder.mkdir()
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    journal = opened(folder / "coflex.db")
+    found = all_of(journal)
+    journal.close()
+    assert acknowledged <= len(found) and len(found) % SIZE == 0, folder.name
+    assert found == sent(author.entries[: len(found)])
+    assert verify(folder / "coflex.db").faults == ()
+    shutil.rmtree(folder)
+
+
+def test_what_was_acknowledged_survives_a_sample_of_power_cuts(empty: Path, tmp_path: Path) -> None:
+    assert _cut_everywhere(empty, tmp_path, tries=2, step=13, seed=1) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_what_was_acknowledged_survives_a_power_cut_at_any_moment(empty: Path, tmp_path: Path, seed: int) -> None:
+    assert _cut_everywhere(empty, tmp_path, tries=4, step=1, seed=seed) > 300
+
+
 # ---------------------------------------------------------------- no room
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def small_disk() -> Iterator[Path]:
+    """A disk of 2 MB, where other users can get to as well."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a small disk is left out: only root can mount one")
+    folder = Path(tempfile.mkdtemp(prefix="coflex-disk-"))
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if mounted.returncode:
+        folder.rmdir()
         pytest.skip(f"a small disk is left out: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
 
 
 def test_a_full_disk_refuses_entries_and_takes_them_once_there_is_room(small_disk: Path) -> None:
@@ -231,18 +288,15 @@ def small_space(postgresql: str, small_disk: Path) -> Iterator[str]:
         if not data.exists():
             pytest.skip("a small disk is left out: the server of PostgreSQL is on another machine")
         os.chown(small_disk, data.stat().st_uid, -1)
-        small_disk.chmod(0o700)
-        for folder in small_disk.parents:
-            if folder.owner() == "root" and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-        connection.execute(text(f"CREATE TABLESPACE coflex_small LOCATION '{small_disk}'"))
-        connection.execute(text("ALTER TABLE entry SET TABLESPACE coflex_small"))
+        name = f"coflex_small_{os.getpid()}"
+        connection.execute(text(f"CREATE TABLESPACE {name} LOCATION '{small_disk}'"))
+        connection.execute(text(f"ALTER TABLE entry SET TABLESPACE {name}"))
     engine.dispose()
     yield postgresql
     left(postgresql)
     with engine.connect() as connection:
         connection.execute(text("ALTER TABLE entry SET TABLESPACE pg_default"))
-        connection.execute(text("DROP TABLESPACE coflex_small"))
+        connection.execute(text(f"DROP TABLESPACE {name}"))
     engine.dispose()
 
 

@@ -42,7 +42,7 @@ from support.forked import Forked, Tell
 ANY = Listening(port=0)
 # As short as the limits can be without failing a machine that is busy with something else.
 SHORT = Listening(
-    port=0, most_body=10_000, most_head=4_000, slow_head=0.5, slow_request=1.0, slow_reader=0.5, answers=1, stop=3.0
+    port=0, most_body=10_000, most_head=4_000, slow_head=1.0, slow_request=1.5, slow_reader=1.0, answers=1, stop=3.0
 )
 
 
@@ -346,7 +346,7 @@ def test_who_sends_too_slowly_or_too_much_or_no_http_is_told_and_cut(short: str,
 def test_a_client_that_does_not_read_is_cut(short: str) -> None:
     with raw(short) as connection:
         connection.sendall(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n")
-        time.sleep(2.0)
+        time.sleep(2.7)
         came = 0
         with suppress(ConnectionResetError):
             while part := connection.recv(1 << 20):

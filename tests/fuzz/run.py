@@ -3,6 +3,7 @@
     python tests/fuzz/run.py                 # all targets, 60 seconds each
     python tests/fuzz/run.py 300 body        # one of them, longer
 
+Files `fuzz_*.py` are targets of their own (see `harness.py`), named as the file.
 What breaks is written to tests/fuzz/cases/<target>-<digest> and fails from then on in tests/adapters/test_fuzzed.py.
 Without atheris, which brings libFuzzer, nothing is fuzzed, and that is said.
 """
@@ -10,6 +11,7 @@ Without atheris, which brings libFuzzer, nothing is fuzzed, and that is said.
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,17 +35,28 @@ def main() -> None:
     seconds = int(words.pop(0)) if words and words[0].isdigit() else SECONDS
     from fuzz.targets import TARGETS
 
-    if unknown := set(words) - TARGETS.keys():
-        sys.exit(f"there is no target {', '.join(sorted(unknown))}; the targets are {', '.join(TARGETS)}")
-    broken = [name for name in words or TARGETS if not _stands(name, seconds)]
+    mine = str(HERE / "run.py")
+    commands = {name: [mine, "--one", name, str(seconds)] for name in TARGETS}
+    for file in sorted(HERE.glob("fuzz_*.py")):
+        limits = [f"-max_total_time={seconds}", f"-artifact_prefix={CASES}/{file.stem}-"]
+        commands[file.stem] = [str(file), *limits]
+    if unknown := set(words) - commands.keys():
+        sys.exit(f"there is no target {', '.join(sorted(unknown))}; the targets are {', '.join(commands)}")
+    broken = [name for name in words or commands if not _stands(name, commands[name], seconds)]
     if broken:
         sys.exit(f"broken: {', '.join(broken)}; see {CASES}")
 
 
-def _stands(name: str, seconds: int) -> bool:
+def _stands(name: str, command: list[str], seconds: int) -> bool:
     print(f"{name}: {seconds} s", flush=True)
-    command = [sys.executable, str(HERE / "run.py"), "--one", name, str(seconds)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    found = os.pathsep.join(sys.path[:2])
+    done = subprocess.run(
+        [sys.executable, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": found},
+    )
     rows = done.stderr.splitlines()
     print("\n".join(rows[-1:] if done.returncode == 0 else rows[-40:]), flush=True)
     return done.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 
 from coflex.domain.errors import Forbidden, NotFound, Outdated, Refused
 from coflex.domain.party import Party, Role
+from coflex.register.access import ClientScope, User
 from coflex.register.market import Market, Proposal
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.machine import ACCEPTED, Context, Machine, Outcome, Verb, encode, now
@@ -118,6 +120,12 @@ def test_what_was_taken_can_be_taken_back() -> None:
 @pytest.mark.spec("PLAT-07")
 def test_what_needs_two_persons_only_waits() -> None:
     made = machine()
+    with pytest.raises(Forbidden):
+        made.apply(command("capped"), 2, START)  # a client is no person
+    user = User("client", "sp", (ClientScope.WRITE,), "", "", START, START)
+    made.state("t").put("user", "client", user, 1)
+    with pytest.raises(Forbidden):
+        made.apply(replace(command("capped"), by="mo"), 2, START)  # nor is somebody on behalf
     taken = made.apply(command("capped"), 2, START)
     assert taken.status == ACCEPTED
     (proposal,) = made.state("t").all(Proposal)
@@ -147,6 +155,7 @@ def test_values_derived_from_records_follow_them() -> None:
 
 ENCODE = """
 from coflex.domain.party import Party, Role
+from coflex.register.access import ClientScope, User
 from coflex.service.machine import encode
 print(encode({"b": frozenset({"x", "y", "z"}), "a": Party("p", "n", (Role.TSO, Role.DSO))}).decode())
 """

@@ -28,6 +28,7 @@ from support.platform import (
     offer,
     put,
     ready,
+    set_clock,
     submit,
 )
 
@@ -205,3 +206,14 @@ def test_values_that_no_offer_has_are_refused(fault: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         made.submit(submit("sp-1", offer("a", 1) | fault))
     assert journal.head() == before
+
+
+@pytest.mark.spec("PLAT-05")
+def test_when_an_offer_was_received_is_known_after_the_clock_was_set_anew_and_a_restart() -> None:
+    made, journal = platform()
+    made.submit(submit("sp-1", offer("a", 1)))
+    made.submit(set_clock(OPEN + timedelta(minutes=30)))
+    made.submit(submit("sp-1", offer("b", 3)))
+    before = [one.received_at for one in books(made.machine.state(TENANT)).offers(FIRST)]
+    after = [one.received_at for one in books(desk(journal).machine.state(TENANT)).offers(FIRST)]
+    assert before == after == [OPEN, OPEN + timedelta(minutes=30)]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coflex.adapters.store.journal import SqlJournal
 from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.domain.errors import CoflexError, Conflict, KeyReused
 from coflex.register.market import Market
@@ -258,4 +261,55 @@ def test_readers_wait_for_what_they_have_seen() -> None:
 
     loop.call(act())
     loop.close()
+    assert told == [None]
+
+
+# ---------------------------------------------------------------- what must not stop the platform
+
+
+def test_a_key_from_before_the_memory_of_keys_is_answered_as_then_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coflex.service.sequencer.KEYS", 2)
+    desk = sequencer(SqlJournal(tmp_path / "store.db"))
+    first = desk.submit(add(1, "old"))
+    for name in "abcdef":
+        desk.submit(add(1, name))
+    with pytest.raises(CoflexError):
+        desk.submit(add(1, "old"))  # the store knows the key
+    assert desk.ready
+    again = desk.submit(add(1, "old"))
+    assert (again.number, again.reply, again.again) == (first.number, first.reply, True)
+    with pytest.raises(KeyReused):
+        desk.submit(add(2, "old"))
+    assert decode(desk.submit(add(1, "new")).reply, dict) == {"sum": 8}
+    desk.journal.close()
+
+
+def test_a_verb_that_writes_what_no_journal_keeps_fails_alone() -> None:
+    def twice(state: State, context: Context, form: int) -> Outcome:
+        outcome = _count(state, context, form)
+        return Outcome(outcome.reply, (*outcome.records, *outcome.records))
+
+    def nobody(state: State, context: Context, form: int) -> Outcome:
+        outcome = _count(state, context, form)
+        return Outcome(outcome.reply, outcome.records, (Note("told", "", ("",)),))
+
+    verbs = VERBS | {name: Verb(name, int, act, public=True) for name, act in (("twice", twice), ("nobody", nobody))}
+    desk = Sequencer(Machine(verbs), MemoryJournal(), Clock())
+    desk.submit(add(1))
+    for name in ("twice", "nobody"):
+        with pytest.raises(ValueError, match=r"twice|without an id"):
+            desk.submit(replace(add(1), verb=name))
+    assert decode(desk.submit(add(1)).reply, dict) == {"sum": 2}
+    assert desk.durable_number == 2
+
+
+def test_who_asks_again_for_what_is_durable_is_not_told_of_a_later_fault() -> None:
+    desk = sequencer(Faulty(["ok", ("before", StoreFull)]))
+    told: list[Exception | None] = []
+    desk.submit(add(1, "k"))
+    desk._waiters.append((1, 0, told.append))
+    with pytest.raises(StoreFull):
+        desk.submit(add(1))
     assert told == [None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -57,6 +58,13 @@ class Service:
         if self._server is not None:
             self._server.kill()
             self._server = None
+
+    def stop(self) -> int:
+        """End it in good order; its exit code."""
+        assert self._server is not None
+        self._server.signal(signal.SIGTERM)
+        code, self._server = self._server.ended(), None
+        return code
 
     def ask(
         self, method: str, path: str, party: str = "mo", body: Any = None, key: str | None = None
@@ -129,7 +137,10 @@ def test_a_session_goes_on_after_each_kill_and_every_gate_is_passed_once(service
     service.kill()
     service.start()
     assert service.state(FIRST)["state"] == "published"
-    service.kill()
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 10
+    assert sorted(file.name for file in service.settings.data.iterdir()) == ["coflex.db", "keys.json"]
     _hold_against_the_journal(service)
 
 

@@ -68,7 +68,7 @@ def records() -> Iterator[Any]:
 
 def persons() -> Command:
     """Personal data of every first party."""
-    private = tuple(Personal(name, b"salt", b'{"name":"Ada"}') for name in PARTY_OF.values())
+    private = tuple(Personal(name, b"salt", b'{"name":"Ada","email":"ada@example.org"}') for name in PARTY_OF.values())
     return replace(put([]), private=private)
 
 

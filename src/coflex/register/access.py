@@ -207,10 +207,10 @@ def login_digest(tenant: str, name: str) -> str:
     return sha256(f"{tenant}\0{normalize('NFKC', name).strip().lower()}".encode()).hexdigest()
 
 
-def url_fault(url: str, sandbox: bool) -> str:
+def url_fault(url: str, private: bool = False) -> str:
     """Why an address may not be called by the platform, as one sentence; empty if it may.
 
-    It is https, names a host and no user, and no address of a private network. In a sandbox these are allowed, and
+    It is https, names a host and no user, and no address of a private network. Where `private`, these are allowed, and
     http to this machine itself. Names are not resolved here: whoever calls looks at the addresses again.
     """
     try:
@@ -222,9 +222,9 @@ def url_fault(url: str, sandbox: bool) -> str:
         return f"An address has at most {MOST_URL} characters, all plain ASCII without blanks; correct it."
     if not host or parts.username is not None or parts.password is not None or parts.fragment:
         return "An address names a host, no user and no fragment; correct it."
-    if parts.scheme != "https" and not (sandbox and parts.scheme == "http" and host in LOOPBACK):
+    if parts.scheme != "https" and not (private and parts.scheme == "http" and host in LOOPBACK):
         return "Only https is called; use an https address."
-    if not sandbox and (host == "localhost" or host.endswith(".localhost") or _private(host)):
+    if not private and (host == "localhost" or host.endswith(".localhost") or _private(host)):
         return "Addresses of private networks are not called; use a public one."
     return ""
 

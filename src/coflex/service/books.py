@@ -5,9 +5,11 @@ An offer has no record of its own: the entry that took it is its record, and `re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +25,6 @@ from coflex.market.intake import Intake, IntakeContext
 from coflex.register.consents import Availability, Consent, ConsentScope
 from coflex.register.market import SessionEntry
 from coflex.register.outcomes import SessionOutcome
-from coflex.register.parties import PartyEntry
 from coflex.register.prequalification import GridPrequalification, ProductProcedure, ProductQualification
 from coflex.register.products import ProductEntry
 from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitStatus
@@ -37,7 +38,6 @@ CONCERNED = (
     UnitEntry,
     GroupEntry,
     PointEntry,
-    PartyEntry,
     ProductEntry,
     Consent,
     Availability,
@@ -46,18 +46,17 @@ CONCERNED = (
     ProductProcedure,
     SessionOutcome,
 )
-# What depends on the time alone (a consent that ends, a qualification that expires) is looked at this often.
-FRESH_FOR = timedelta(seconds=60)
+V = TypeVar("V")
 
 
 @dataclass(eq=False)
 class Book:
-    """The offers of one open session."""
+    """The offers of one open session, and of when the register is that they are checked against: its writes, and the
+    instants between which time alone changes nothing."""
 
     plan: SessionPlan
     intake: Intake
-    stamp: object
-    fresh_until: datetime
+    as_of: tuple[object, datetime, datetime]
 
 
 @dataclass(eq=False)
@@ -80,13 +79,15 @@ class Books:
         """The book of a session, with the register as it is now."""
         book = self._books.get(entry.id)
         stamp = state.stamp(CONCERNED)
+        if book is not None and book.as_of[0] == stamp and book.as_of[1] <= now < book.as_of[2]:
+            return book
+        as_of = (stamp, *_between(state, now))
         if book is None:
             plan = plan_of(state, entry)
-            intake = Intake(plan, context(state, plan, entry, now))
-            book = self._books[entry.id] = Book(plan, intake, stamp, now + FRESH_FOR)
-        elif book.stamp != stamp or now >= book.fresh_until:
+            book = self._books[entry.id] = Book(plan, Intake(plan, context(state, plan, entry, now)), as_of)
+        else:
             book.intake.renew(context(state, book.plan, entry, now))
-            book.stamp, book.fresh_until = stamp, now + FRESH_FOR
+            book.as_of = as_of
         return book
 
     def offers(self, session: str) -> tuple[Offer, ...]:
@@ -119,81 +120,149 @@ def _closed(state: State, entry: SessionEntry, now: datetime) -> GateClosed:
 
 def context(state: State, plan: SessionPlan, entry: SessionEntry, now: datetime) -> IntakeContext:
     """What a session's offers are checked against: units that are active, with their owners' consent, inside what the
-    grid prequalification and their owners allow, free of other holders."""
-    units = {one.id: one.unit for one in state.all(UnitEntry)}
-    groups = {one.id: one.group for one in state.all(GroupEntry) if one.live}
+    grid prequalification, the session's plan and their owners allow, free of other holders. What depends on a unit is
+    looked up when the unit is first offered."""
+    units = state.derived("units of intake", (UnitEntry,), lambda: {one.id: one.unit for one in state.all(UnitEntry)})
     held = {(holding.unit, holding.start): holding for holding in holdings(state, entry.day)}
-    available, barred = _availability(state, plan, entry)
-    passed = {name: qualified_products(state, name, now) for name in groups}
+    offerable = _Offerable(state, plan, entry, now)
     return IntakeContext(
         units=units,
-        groups=groups,
+        groups=_groups(state),
         products={one.id: one.product for one in state.all(ProductEntry) if one.withdrawn is None},
-        levels=_levels(state, units.values()),
+        levels=_Lazy(offerable.level),
         buyers=(buyer_of(state, plan),),
         qualified_kw=qualified_kw(state, now),
-        available_kw=available,
+        available_kw=_Lazy(offerable.available_kw),
         held=held,
         energy_kwh=_energy(units, held, plan),
-        barred=barred,
-        products_of=passed | _products_of_units(groups, passed),
+        barred=_Lazy(offerable.barred),
+        products_of=_Lazy(offerable.products),
     )
 
 
-def _products_of_units(groups: Mapping[str, Group], passed: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-    """A unit may offer what one of its groups is qualified for."""
-    found: dict[str, frozenset[str]] = {}
-    for name, group in groups.items():
-        for unit in group.units:
-            found[unit] = found.get(unit, frozenset()) | passed[name]
-    return found
+class _Lazy(Mapping[str, V]):
+    """A mapping that is asked for single keys and remembers; it is never walked through."""
+
+    def __init__(self, find: Callable[[str], V | None]) -> None:
+        self._find = find
+        self._known: dict[str, V | None] = {}
+
+    def __getitem__(self, key: str) -> V:
+        if key not in self._known:
+            self._known[key] = self._find(key)
+        value = self._known[key]
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("what depends on a unit is asked for the unit")
+
+    def __len__(self) -> int:
+        raise NotImplementedError("what depends on a unit is asked for the unit")
 
 
-def _levels(state: State, units: Iterable[Unit]) -> dict[str, Level]:
-    at = {one.id: one.point.level for one in state.all(PointEntry)}
-    return {unit.id: at[unit.connection_point] for unit in units if unit.connection_point in at}
+class _Offerable:
+    """What a unit or group may be offered with in a session."""
+
+    def __init__(self, state: State, plan: SessionPlan, entry: SessionEntry, now: datetime) -> None:
+        self._state, self._plan, self._now = state, plan, now
+        self._consents = state.grouped(Consent, "unit", lambda one: one.unit)
+        free = free_kw(state, entry)
+        self._free = free
+        self._row = {name: u for u, name in enumerate(free[0].names)} if free is not None else {}
+
+    def level(self, unit: str) -> Level | None:
+        """Where it is connected."""
+        entry = self._state.find(UnitEntry, unit)
+        point = self._state.find(PointEntry, entry.unit.connection_point) if entry is not None else None
+        return None if point is None else point.point.level
+
+    def barred(self, unit: str) -> str | None:
+        """Why it may not be offered at all."""
+        entry = self._state.find(UnitEntry, unit)
+        if entry is None:
+            return None
+        if entry.status is not UnitStatus.ACTIVE:
+            return f"the unit is {entry.status.value}"
+        if not self._allowed(entry.unit).any():
+            return "no consent of its owner covers the session's horizon"
+        if self._free is not None and unit not in self._row:
+            return "it was not qualified when the session was planned"
+        return None
+
+    def available_kw(self, unit: str) -> tuple[Ints, Ints] | None:
+        """kW per direction (t,) that the session's plan, the owner's consent and what the owner set leave of it; None
+        where nothing limits it."""
+        entry, owner = self._state.find(UnitEntry, unit), self._state.find(Availability, unit)
+        if entry is None or self.barred(unit) is not None:
+            return None
+        allowed = self._allowed(entry.unit)
+        if self._free is None and owner is None and allowed.all():
+            return None
+        planned = None
+        if self._free is not None and unit in self._row:
+            up, down = (series.values[self._row[unit]].astype(np.int64) for series in self._free)
+            planned = up, down
+        return _limits(entry.unit, allowed, owner, self._plan.horizon, planned)
+
+    def products(self, name: str) -> frozenset[str] | None:
+        """What a group is qualified for; a unit may offer what one of its groups is qualified for."""
+        if self._state.find(GroupEntry, name) is not None:
+            return qualified_products(self._state, name, self._now)
+        mine = _groups_of_units(self._state).get(name, ())
+        return frozenset[str]().union(*(qualified_products(self._state, group, self._now) for group in mine))
+
+    def _allowed(self, unit: Unit) -> Bools:
+        """In which quarter-hours its owner allows its provider to offer it."""
+        horizon = self._plan.horizon
+        allowed = np.zeros(len(horizon), dtype=np.bool_)
+        for consent in self._consents.get(unit.id, ()):
+            if (consent.provider, consent.owner) != (unit.provider, unit.owner):
+                continue
+            if consent.holds(ConsentScope.OFFER, horizon.start, horizon.end):
+                return np.ones(len(horizon), dtype=np.bool_)
+            allowed |= [consent.holds(ConsentScope.OFFER, start, start + horizon.step) for start in horizon]
+        return allowed
 
 
-def _availability(
-    state: State, plan: SessionPlan, entry: SessionEntry
-) -> tuple[dict[str, tuple[Ints, Ints]], dict[str, str]]:
-    """kW per direction (t,) of units that are limited inside the horizon, by the session's plan, the owner's consent or
-    what the owner set; and why others may not be offered at all."""
-    consents = state.grouped(Consent, "unit", lambda one: one.unit)
-    planned = _planned(state, entry)
-    limits: dict[str, tuple[Ints, Ints]] = {}
-    barred: dict[str, str] = {}
-    for one in state.all(UnitEntry):
-        if one.status is not UnitStatus.ACTIVE:
-            barred[one.id] = f"the unit is {one.status.value}"
-            continue
-        given = [consent for consent in consents.get(one.id, ()) if consent.provider == one.unit.provider]
-        allowed = _allowed(given, plan.horizon)
-        set_by_owner = state.find(Availability, one.id)
-        if not allowed.any():
-            barred[one.id] = "no consent of its owner covers the session's horizon"
-        elif one.id in planned or set_by_owner is not None or not allowed.all():
-            limits[one.id] = _limits(one.unit, allowed, set_by_owner, plan.horizon, planned.get(one.id))
-    return limits, barred
+def _groups(state: State) -> dict[str, Group]:
+    return state.derived(
+        "groups of intake", (GroupEntry,), lambda: {one.id: one.group for one in state.all(GroupEntry) if one.live}
+    )
 
 
-def _planned(state: State, entry: SessionEntry) -> dict[str, tuple[Ints, Ints]]:
-    """What the session's plan leaves units to give, up and down (t,); nothing before there is one."""
-    free = free_kw(state, entry)
-    if free is None:
-        return {}
-    up, down = free
-    return {name: (up.values[u].astype(np.int64), down.values[u].astype(np.int64)) for u, name in enumerate(up.names)}
+def _groups_of_units(state: State) -> dict[str, tuple[str, ...]]:
+    def make() -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for name, group in _groups(state).items():
+            for unit in group.units:
+                found.setdefault(unit, []).append(name)
+        return {unit: tuple(names) for unit, names in found.items()}
+
+    return state.derived("groups of units of intake", (GroupEntry,), make)
 
 
-def _allowed(consents: Iterable[Consent], horizon: Axis) -> Bools:
-    """In which quarter-hours an owner allows the unit to be offered."""
-    allowed = np.zeros(len(horizon), dtype=np.bool_)
-    for consent in consents:
-        if consent.holds(ConsentScope.OFFER, horizon.start, horizon.end):
-            return np.ones(len(horizon), dtype=np.bool_)
-        allowed |= [consent.holds(ConsentScope.OFFER, start, start + horizon.step) for start in horizon]
-    return allowed
+def _between(state: State, now: datetime) -> tuple[datetime, datetime]:
+    """The instants around now at which a qualification begins or ends, whatever the state of the clock: what holds now
+    holds from the first to the second."""
+    bounds = state.derived(
+        "bounds of qualifications", (GridPrequalification, ProductQualification), lambda: sorted(set(_bounds(state)))
+    )
+    place = bisect_right(bounds, now)
+    first = bounds[place - 1] if place else datetime.min.replace(tzinfo=UTC)
+    return first, bounds[place] if place < len(bounds) else datetime.max.replace(tzinfo=UTC)
+
+
+def _bounds(state: State) -> Iterator[datetime]:
+    for check in state.all(GridPrequalification):
+        if check.answer is not None:
+            yield from (at for at in (check.answer.valid_from, check.answer.valid_until) if at is not None)
+    for qualification in state.all(ProductQualification):
+        if qualification.grant is not None:
+            yield from (
+                at for at in (qualification.grant.valid_from, qualification.grant.valid_until) if at is not None
+            )
 
 
 def _limits(

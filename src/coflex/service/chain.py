@@ -66,6 +66,22 @@ def digest(
     return sha256(before + b"".join(parts)).digest()
 
 
+def fit(entry: Entry) -> None:
+    """Raises ValueError for what no journal gives back: a zero character in a text, or a reader of a note whose id is
+    empty or longer than a line."""
+    command = entry.command
+    texts = [command.tenant, command.verb, command.subject, command.party, command.by, command.actor, command.key or ""]
+    for change in entry.changes:
+        texts += (change.kind, change.id)
+    for note in entry.notes:
+        texts += (note.kind, note.subject, *note.audience)
+        if any(not party or "\n" in party for party in note.audience):
+            raise ValueError(f"{command.verb} has a note for a party without an id of one line")
+    texts += (one.subject for one in command.private)
+    if "\0" in "".join(texts):
+        raise ValueError(f"{command.verb} has a zero character in a text")
+
+
 def of(entry: Entry, before: bytes) -> bytes:
     """The digest that an entry must have after `before`."""
     return digest(before, entry.number, entry.at, entry.command, entry.status, entry.reply, entry.changes, entry.notes)

@@ -171,80 +171,12 @@ def _grid_check(state: State, work: Pending) -> Job:
     )
 
 
-# ---------------------------------------------------------------- the register of now
-
-
-def register(state: State, at: datetime) -> Register:
-    """The register at the tenant's time `at`: approved parties, and what may be offered. A unit may where it is
-    active, its provider is approved, its owner consents for some time to come and the grid lets it give something; a
-    group with the units of it that may."""
-    parties = _parties(state)
-    providers = {party.id for party in parties if Role.SERVICE_PROVIDER in party.roles}
-    points = {one.id: one.point for one in state.all(PointEntry)}
-    limits = {limit.unit: limit for limit in _limits(state, at)}
-    units = tuple(
-        one.unit
-        for one in state.all(UnitEntry)
-        if one.id in limits and one.unit.provider in providers and one.unit.connection_point in points
-    )
-    mine = {unit.id for unit in units}
-    return Register(
-        parties=parties,
-        points=tuple(points[name] for name in sorted({unit.connection_point for unit in units})),
-        units=units,
-        groups=tuple(_groups(state, mine)),
-        products=tuple(one.product for one in state.all(ProductEntry) if one.withdrawn is None),
-        limits=tuple(limits[unit.id] for unit in units),
-    )
-
-
-def _parties(state: State) -> tuple[Party, ...]:
-    return tuple(entry.party for entry in state.all(PartyEntry) if entry.roles)
-
-
-def _limits(state: State, at: datetime) -> Iterator[UnitLimit]:
-    """Of every active unit that the grid lets give something and whose owner consents now or later."""
-    consents = state.grouped(Consent, "unit", lambda one: one.unit)
-    power = qualified_kw(state, at)
-    for entry in state.all(UnitEntry):
-        unit = entry.unit
-        up, down = power.get((unit.id, Direction.UP), 0), power.get((unit.id, Direction.DOWN), 0)
-        allowed = tuple(_spans(unit, consents.get(unit.id, ()), at))
-        if entry.status is UnitStatus.ACTIVE and (up or down) and allowed:
-            owner = state.find(Availability, unit.id)
-            yield UnitLimit(unit.id, up, down, allowed, owner.windows if owner else ())
-
-
-def _spans(unit: Unit, consents: Iterable[Consent], at: datetime) -> Iterator[Span]:
-    """When the owner's consents to the unit's provider hold; those that follow on each other as one."""
-    begun: Span | None = None
-    for one in sorted(consents, key=lambda one: (one.starts, one.until)):
-        mine = (one.owner, one.provider) == (unit.owner, unit.provider) and ConsentScope.OFFER in one.scope
-        if not mine or one.until <= max(at, one.starts):
-            continue
-        if begun is not None and one.starts <= begun.ends:
-            begun = Span(begun.starts, max(begun.ends, one.until))
-            continue
-        if begun is not None:
-            yield begun
-        begun = Span(one.starts, one.until)
-    if begun is not None:
-        yield begun
-
-
-def _groups(state: State, units: Set[str]) -> Iterator[Group]:
-    """Active groups with those of their units that may be offered."""
-    for entry in state.all(GroupEntry):
-        mine = tuple(name for name in entry.group.units if name in units)
-        if entry.status is UnitStatus.ACTIVE and mine:
-            yield replace(entry.group, units=mine)
-
-
 # ---------------------------------------------------------------- bringing answers back
 
 
-def command(work: Pending, of: Job, answer: Answer) -> Command:
-    """The command that brings an answer, or its failure, to the machine."""
+def command(work: Pending, of: Job, answer: Answer, seen: int = 0) -> Command:
+    """The command that brings an answer, or its failure, to the machine. `seen`: number of the last entry when the job
+    was made; the idempotency key says it, so that the answer can be computed anew from the journal (see `seen_by`)."""
     verb, body = _VERB[work.work], answer.body
     if answer.fault and work.work is Work.GRID_CHECK:
         failed = tuple(Uncomputed(name, answer.fault) for name in of.only)
@@ -252,16 +184,23 @@ def command(work: Pending, of: Job, answer: Answer) -> Command:
     elif answer.fault:
         step = Step.PLAN if work.work is Work.PLAN else Step.RESULT
         verb, body = "session.failed", encode(Failed(step, answer.fault))
-    return Command(work.tenant, verb, work.subject, "", "", ENGINE, body)
+    key = f"{ENGINE}:{seen}:{work.subject}" if seen and not answer.fault else None
+    return Command(work.tenant, verb, work.subject, "", "", ENGINE, body, key)
 
 
-def bring(sequencer: Sequencer, work: Pending, of: Job, answer: Answer) -> None:
+def seen_by(entry: Entry) -> int | None:
+    """Number of the entry after which the job was made whose answer an entry brought; None for all others."""
+    key = entry.command.key or ""
+    return int(key.split(":", 2)[1]) if entry.command.actor == ENGINE and key.startswith(f"{ENGINE}:") else None
+
+
+def bring(sequencer: Sequencer, work: Pending, of: Job, answer: Answer, seen: int) -> None:
     """Submit an answer. One that the machine refuses raises the alarm; one that nobody waits for any more is dropped.
 
     Raises Unavailable, and what the journal raises.
     """
     try:
-        sequencer.submit(command(work, of, answer))
+        sequencer.submit(command(work, of, answer, seen))
     except (Refused, Conflict, SoldTwice) as fault:
         log.warning("the answer to %s %s was refused: %s", work.work.value, work.subject, fault)
         if work in pending(sequencer.machine) and not answer.fault:
@@ -272,8 +211,8 @@ def work_off(sequencer: Sequencer, compute: Compute) -> int:
     """Compute all that is pending, one after the other, here; how much it was. For tools and tests."""
     count = 0
     while found := pending(sequencer.machine):
-        made = job(sequencer.machine, found[0])
-        bring(sequencer, found[0], made, compute(made))
+        made, seen = job(sequencer.machine, found[0]), sequencer.number
+        bring(sequencer, found[0], made, compute(made), seen)
         count += 1
     return count
 
@@ -294,7 +233,8 @@ class Engine:
         """Look for work again; the book of a session whose result is on the disk is needed no more."""
         if entry.command.verb == _VERB[Work.CLEAR]:
             books(self._sequencer.machine.state(entry.command.tenant)).drop(entry.command.subject)
-        self._wake.set()
+        if entry.changes:  # offers change no record, and come by the thousand
+            self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -313,12 +253,12 @@ class Engine:
         """One piece of work. It is computed from what is on the disk: a state that a failing disk may take back
         decides nothing."""
         try:
-            made = job(self._sequencer.machine, work)
+            made, seen = job(self._sequencer.machine, work), self._sequencer.number
             await self._durable()
             begun = time.monotonic()
             answer = await self._compute(made)
             log.info("%s %s took %.2f s", work.work.value, work.subject, time.monotonic() - begun)
-            bring(self._sequencer, work, made, answer)
+            bring(self._sequencer, work, made, answer, seen)
         except CoflexError as fault:
             log.warning("%s %s waits: %s", work.work.value, work.subject, fault)
             await asyncio.sleep(PAUSE_S)

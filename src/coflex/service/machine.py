@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from coflex.domain.errors import Finding, Forbidden, NotFound, Outdated, Refused
 from coflex.domain.party import Role
+from coflex.register.access import User
 from coflex.register.market import Market, Proposal, ProposalStatus
 from coflex.register.parties import PartyEntry
 from coflex.register.records import KIND_OF, KINDS, Record
@@ -110,8 +111,7 @@ class Machine:
 
     def roles(self, tenant: str, party: str) -> frozenset[Role]:
         """Roles of a party that count now."""
-        entry = self.state(tenant).find(PartyEntry, party)
-        return frozenset(entry.roles) if entry is not None else frozenset()
+        return roles_in(self.state(tenant), party)
 
     def apply(self, command: Command, number: int, at: datetime) -> Taken:
         """Take a command, or raise a CoflexError and leave the state as it was."""
@@ -119,20 +119,18 @@ class Machine:
         if verb is None:
             raise NotFound(f"There is no verb '{command.verb}'.", "Check the address.")
         state = self._state_for(command, verb)
-        roles = self.roles(command.tenant, command.party)
+        roles = roles_in(state, command.party)
         allow(verb, command, roles)
-        if command.expects is not None and verb.kind is not None:
-            there = state.number(verb.kind, command.subject)
-            if there != command.expects:
-                raise Outdated(
-                    f"'{command.subject}' was changed since it was read (entry {there}).", "Read it again, then change."
-                )
         form = command.form if command.form is not None else decode(command.body, verb.form)
         context = Context(number, at, now(state, at), command.party, command.by, command.actor, roles, command.subject)
+        outcome = verb.act(state, context, form)
+        # Only now: whoever may not know of a record is told so first, by the verb.
+        if command.expects is not None and verb.kind is not None:
+            _as_read(state, verb.kind, command)
         if verb.two_persons and command.actor not in PLATFORM:
+            may_propose(state, command)
             outcome = _propose(verb, command, context)
-        else:
-            outcome = verb.act(state, context, form)
+        self.tenants.setdefault(command.tenant, state)
         return self._write(state, outcome, number)
 
     def take_back(self, tenant: str, taken: Taken) -> None:
@@ -146,10 +144,13 @@ class Machine:
 
     def _state_for(self, command: Command, verb: Verb) -> State:
         if verb.name == "tenant.open":
-            return self.tenants.setdefault(command.tenant, State(command.tenant))
+            return self.tenants.get(command.tenant) or State(command.tenant)
         return self.state(command.tenant)
 
     def _write(self, state: State, outcome: Outcome, number: int) -> Taken:
+        written = [(kind, id) for kind, id, _ in outcome.records]
+        if len(set(written)) < len(written):
+            raise ValueError("a verb writes a record twice")
         changes, undo = [], []
         for kind, id, record in outcome.records:
             name = KIND_OF[kind]
@@ -160,7 +161,14 @@ class Machine:
         return Taken(outcome.status, reply, tuple(changes), outcome.notes, tuple(undo), outcome.undo)
 
 
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 PLATFORM = frozenset({"clock", "engine", "operator"})
+
+
+def roles_in(state: State, party: str) -> frozenset[Role]:
+    """Roles of a party that count now."""
+    entry = state.find(PartyEntry, party)
+    return frozenset(entry.roles) if entry is not None else frozenset()
 
 
 def allow(verb: Verb, command: Command, roles: frozenset[Role]) -> None:
@@ -172,10 +180,30 @@ def allow(verb: Verb, command: Command, roles: frozenset[Role]) -> None:
         raise Forbidden(f"This is for the role {needed}; {command.party} has not got it.", "Ask the market operator.")
 
 
+def _as_read(state: State, kind: type[Record], command: Command) -> None:
+    """Raises Outdated unless the subject is as the caller read it."""
+    if state.number(kind, command.subject) != command.expects:
+        raise Outdated(f"'{command.subject}' was changed since it was read.", "Read it again, then change.")
+
+
+def may_propose(state: State, command: Command) -> None:
+    """What two persons decide is proposed by one: a user of the party itself. Raises Forbidden."""
+    if state.find(User, command.actor) is None or command.party != command.by:
+        raise Forbidden(
+            "This takes two persons: a client, or somebody on behalf of the party, cannot propose it.",
+            "Sign in as a user of the party.",
+        )
+
+
 def now(state: State, at: datetime) -> datetime:
     """The tenant's time at an instant of the server."""
     market = state.find(Market, "market")
-    return at if market is None else market.starts + market.speed * (at - market.since)
+    if market is None:
+        return at
+    try:
+        return market.starts + market.speed * (at - market.since)
+    except OverflowError:  # a fast clock stands at the end of the calendar
+        return END_OF_TIME
 
 
 def encode(value: Any) -> bytes:

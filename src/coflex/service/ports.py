@@ -122,6 +122,19 @@ class StoreBroken(CoflexError):
     code = "STORE_BROKEN"
 
 
+class KeysTaken(CoflexError):
+    """Idempotency keys of the entries belong to older ones; nothing was written and the journal is as it was.
+
+    `keys`: (tenant, party, key).
+    """
+
+    code = "KEYS_TAKEN"
+
+    def __init__(self, keys: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__("An idempotency key was used long ago.", "Ask again with the same key: the answer is there.")
+        self.keys = tuple(keys)
+
+
 class Journal(Protocol):
     """The durable store of entries, versions, feed and personal data. One writer; used from one thread at a time
     for writing, from any thread for reading."""
@@ -129,7 +142,7 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry]) -> None:
         """Write entries, their versions, notes and personal data in one transaction, on the disk when it returns.
 
-        Raises StoreFull, StoreLost or StoreBroken.
+        Raises StoreFull, KeysTaken, StoreLost or StoreBroken.
         """
         ...
 
@@ -167,6 +180,10 @@ class Journal(Protocol):
     def recent_keys(self, limit: int) -> list[tuple[str, str, str, int, bytes, int, bytes]]:
         """(tenant, party, key, number, SHA-256 of verb, subject and body, status, reply) of the newest entries with
         an idempotency key."""
+        ...
+
+    def key(self, tenant: str, party: str, key: str) -> tuple[str, str, str, int, bytes, int, bytes] | None:
+        """What `recent_keys` says of one key, however old."""
         ...
 
     def feed(self, tenant: str, party: str, after: tuple[int, int], limit: int) -> list[FeedItem]:

@@ -7,9 +7,10 @@ what the journal says, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from coflex.domain.errors import CoflexError
 from coflex.market.engine import SessionState
@@ -22,8 +23,17 @@ from coflex.service.ports import Entry, Journal
 from coflex.service.state import State
 from coflex.service.verbs.offers import VERBS_BY_NAME, reread
 
-# Gives the body that an engine's command must have, before it is taken; None where nothing is computed anew.
-Recompute = Callable[[Machine, Entry], bytes | None]
+
+class Engine(Protocol):
+    """Computes anew what the engine brought."""
+
+    def reached(self, machine: Machine, number: int) -> None:
+        """The machine has taken the entry of this number, and nothing after it."""
+        ...
+
+    def body(self, entry: Entry) -> bytes | None:
+        """The body that an entry of the engine must have; None where nothing was computed anew."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +65,18 @@ def read_book(state: State, session: SessionEntry, journal: Journal) -> None:
     """The book of a session from the entries about it."""
     book = None
     for entry in journal.of_subject(state.tenant, tuple(VERBS_BY_NAME), session.id):
-        at = now(state, entry.at)
         if book is None:
-            book = books(state).of(state, session, at)
-        reread(state, session, book, entry, at)
+            book = books(state).of(state, session, now(state, entry.at))
+        reread(book, entry)
 
 
-def replay(entries: Iterable[Entry], machine: Machine, recompute: Recompute | None = None) -> Iterator[Difference]:
+def replay(entries: Iterable[Entry], machine: Machine, engine: Engine | None = None) -> Iterator[Difference]:
     """Decide every entry anew, in its order; yields what differs and goes on as the journal says where it can."""
     before = chain.FIRST
     for entry in entries:
-        if recompute is not None and entry.command.actor == "engine":
-            computed = recompute(machine, entry)
-            if computed is not None and computed != entry.command.body:
-                yield Difference(entry.number, "the result computed anew is another one")
+        computed = engine.body(entry) if engine is not None else None
+        if computed is not None and computed != entry.command.body:
+            yield Difference(entry.number, "the result computed anew is another one")
         try:
             taken = machine.apply(entry.command, entry.number, entry.at)
         except CoflexError as fault:
@@ -85,6 +93,8 @@ def replay(entries: Iterable[Entry], machine: Machine, recompute: Recompute | No
         if chain.of(entry, before) != entry.digest:
             yield Difference(entry.number, "its content is not what was acknowledged")
         before = entry.digest
+        if engine is not None:
+            engine.reached(machine, entry.number)
 
 
 def fingerprint(machine: Machine) -> str:

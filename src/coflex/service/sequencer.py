@@ -18,19 +18,29 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
+from heapq import heappop, heappush
 from typing import Protocol, TypeAlias
 
 from coflex.domain.errors import CoflexError, KeyReused
 from coflex.service import chain
 from coflex.service.machine import Machine, Taken
-from coflex.service.ports import Clock, Command, Entry, Head, Journal, StoreBroken, StoreFull, StoreLost
+from coflex.service.ports import (
+    Clock,
+    Command,
+    Entry,
+    Head,
+    Journal,
+    KeysTaken,
+    StoreBroken,
+    StoreFull,
+    StoreLost,
+)
 
 MOST_IN_A_BATCH = 2_000
 MOST_WAITING = 20_000
@@ -126,7 +136,8 @@ class Sequencer:
         self._number, self._digest, self._at = self._head.number, self._head.digest, self._head.at
         self._waiting: list[_Waiting] = []
         self._writing: list[_Waiting] = []
-        self._waiters: deque[tuple[int, Callable[[Exception | None], None]]] = deque()
+        self._waiters: list[tuple[int, int, Callable[[Exception | None], None]]] = []
+        self._told = 0
         self._keys = _Keys()
         self._batches: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._end = self._head.number, self._head.digest  # what the writer knows to be durable
@@ -211,13 +222,19 @@ class Sequencer:
         if number <= self._head.number:
             tell(None)
         else:
-            self._waiters.append((number, tell))
+            self._told += 1
+            heappush(self._waiters, (number, self._told, tell))
 
     def _take(self, command: Command, at: datetime) -> Receipt:
         number = self._number + 1
         taken = self.machine.apply(command, number, at)
         digest = chain.digest(self._digest, number, at, command, taken.status, taken.reply, taken.changes, taken.notes)
         entry = Entry(number, at, command, taken.status, taken.reply, taken.changes, taken.notes, digest)
+        try:
+            chain.fit(entry)
+        except ValueError:
+            self.machine.take_back(command.tenant, taken)
+            raise
         self._number, self._digest, self._at = number, digest, at
         self._waiting.append(_Waiting(entry, taken))
         if self._soon is None:
@@ -246,7 +263,7 @@ class Sequencer:
         self._writing, self._waiting = self._waiting, []
         try:
             self.journal.append([one.entry for one in self._writing])
-        except CoflexError as fault:
+        except Exception as fault:
             self._undo(fault)
             raise
         self._written(self._writing)
@@ -257,7 +274,7 @@ class Sequencer:
         last = batch[-1].entry
         self._head = Head(last.number, last.at, last.digest)
         while self._waiters and self._waiters[0][0] <= last.number:
-            self._waiters.popleft()[1](None)
+            heappop(self._waiters)[2](None)
         for listener in self.listeners:
             for one in batch:
                 listener(one.entry)
@@ -265,7 +282,7 @@ class Sequencer:
 
     def _undo(self, fault: Exception) -> None:
         """Take back all that is not durable, the newest first. Unless there was no room, that ends all writing."""
-        if not isinstance(fault, StoreFull):
+        if not isinstance(fault, StoreFull | KeysTaken):
             self.alarm = str(fault)
         undone, self._writing, self._waiting = [*self._writing, *self._waiting], [], []
         for one in reversed(undone):
@@ -274,9 +291,20 @@ class Sequencer:
             if command.key is not None:
                 self._keys.forget((command.tenant, command.by, command.key))
         self._number, self._digest = self._head.number, self._head.digest
-        waiters, self._waiters = self._waiters, deque()
-        for _, tell in waiters:
-            tell(fault)
+        if isinstance(fault, KeysTaken):
+            self._remember(fault)
+        waiters, self._waiters = self._waiters, []
+        told = Unavailable(fault.message, fault.remedy) if isinstance(fault, KeysTaken) else fault
+        for number, _, tell in waiters:
+            tell(None if number <= self._head.number else told)
+
+    def _remember(self, fault: KeysTaken) -> None:
+        """Know keys again that had been forgotten: whoever asks once more gets the old answer, or is told."""
+        for scope in fault.keys:
+            found = self.journal.key(*scope)
+            if found is not None:
+                *_, number, digest, status, reply = found
+                self._keys.put(scope, (digest, number, self._head.at or self._clock(), status, reply))
 
     def close(self) -> None:
         """Take nothing more, write what waits, let the writer's thread end."""
@@ -302,7 +330,7 @@ class Sequencer:
             except Exception as fault:
                 told = fault if isinstance(fault, CoflexError) else StoreBroken(f"The journal failed: {fault!r}.")
                 self._tell(partial(self._undo, told))
-                last = last or not isinstance(told, StoreFull)
+                last = last or not isinstance(told, StoreFull | KeysTaken)
             else:
                 self._tell(partial(self._written, batch))
             if last:

@@ -5,6 +5,7 @@ Records are frozen dataclasses of `coflex.register.records`; a write replaces on
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -26,12 +27,38 @@ class Undo:
     number: int
 
 
+@dataclass(eq=False, slots=True)
+class _Ordered:
+    """The records of a kind in the order of their ids. A write moves pointers; nothing is sorted anew."""
+
+    ids: list[str]
+    records: list[Record]
+
+    @classmethod
+    def of(cls, records: dict[str, Record]) -> _Ordered:
+        ids = sorted(records)
+        return cls(ids, [records[id] for id in ids])
+
+    def set(self, id: str, record: Record | None) -> None:
+        place = bisect_left(self.ids, id)
+        there = place < len(self.ids) and self.ids[place] == id
+        if record is None and there:
+            del self.ids[place], self.records[place]
+        elif record is not None and there:
+            self.records[place] = record
+        elif record is not None:
+            self.ids.insert(place, id)
+            self.records.insert(place, record)
+
+
 @dataclass(eq=False)
 class State:
     """All records of one tenant. Only `put` and `take_back` change it; verbs read."""
 
     tenant: str
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
+    _ordered: dict[str, _Ordered] = field(default_factory=dict)
+    _watchers: dict[str, list[Callable[[Any, Any], None]]] = field(default_factory=dict)
     _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     _written: dict[str, int] = field(default_factory=dict)
     _derived: dict[str, tuple[tuple[int, ...], Any]] = field(default_factory=dict)
@@ -52,11 +79,15 @@ class State:
 
     def all(self, kind: type[R]) -> tuple[R, ...]:
         """Every record of a kind, by id."""
-        return self.derived(
-            f"all {KIND_OF[kind]}",
-            (kind,),
-            lambda: tuple(cast("R", self._records[KIND_OF[kind]][id]) for id in sorted(self._of(kind))),
-        )
+        name = KIND_OF[kind]
+
+        def make() -> tuple[R, ...]:
+            # ordered once, when somebody first asks: a state that is being loaded has nobody who does
+            if name not in self._ordered:
+                self._ordered[name] = _Ordered.of(self._of(kind))
+            return cast("tuple[R, ...]", tuple(self._ordered[name].records))
+
+        return self.derived(f"all {name}", (kind,), make)
 
     def count(self, kind: type[Record]) -> int:
         return len(self._of(kind))
@@ -77,6 +108,10 @@ class State:
     def stamp(self, kinds: tuple[type[Record], ...]) -> tuple[int, ...]:
         """Another value once a record of one of the kinds is written."""
         return tuple([self._written.get(KIND_OF[kind], 0) for kind in kinds])
+
+    def watch(self, kind: type[R], told: Callable[[R | None, R | None], None]) -> None:
+        """From now on tell every write of a kind, one that is taken back too: the record before, the record after."""
+        self._watchers.setdefault(KIND_OF[kind], []).append(told)
 
     def attached(self, name: str, make: Callable[[], T]) -> T:
         """What a part of the machine keeps beside the records, made when it is first asked for."""
@@ -118,6 +153,7 @@ class State:
 
     def _set(self, kind: str, id: str, record: Record | None, number: int) -> None:
         of_kind = self._records.setdefault(kind, {})
+        before = of_kind.get(id)
         if record is None:
             of_kind.pop(id, None)
             self._numbers.pop((kind, id), None)
@@ -125,3 +161,7 @@ class State:
             of_kind[id] = record
             self._numbers[kind, id] = number
         self._written[kind] = self._written.get(kind, 0) + 1
+        if kind in self._ordered:
+            self._ordered[kind].set(id, record)
+        for told in self._watchers.get(kind, ()):
+            told(before, record)

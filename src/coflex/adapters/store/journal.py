@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
+
 from coflex.adapters.store.journal_reader import JournalReader
 from coflex.adapters.store.journal_rows import batch, check
 from coflex.adapters.store.journal_writer import writer
 from coflex.adapters.store.place import PATIENCE_S, place_of
-from coflex.service.ports import Entry, Head
+from coflex.domain.errors import CoflexError
+from coflex.service.ports import Entry, Head, KeysTaken, StoreBroken
 
 
 class SqlJournal(JournalReader):
@@ -35,13 +38,24 @@ class SqlJournal(JournalReader):
     def append(self, entries: Sequence[Entry]) -> None:
         """Write entries in one transaction with one sync.
 
-        Raises StoreFull, StoreLost, StoreBroken; ValueError for what no table can give back.
+        Raises StoreFull, KeysTaken, StoreLost, StoreBroken; ValueError for what no table can give back.
         """
         if not entries:
             return
         check(entries, self._number)
-        self._writer.write(batch(entries))
+        try:
+            self._writer.write(batch(entries))
+        except IntegrityError as fault:
+            raise self._taken(entries, fault) from fault
         self._number = entries[-1].number
+
+    def _taken(self, entries: Sequence[Entry], fault: IntegrityError) -> CoflexError:
+        """What a row that is there already means: keys that were used long ago, or a store that is not ours alone."""
+        scopes = [(one.command.tenant, one.command.by, one.command.key) for one in entries]
+        taken = [(tenant, by, key) for tenant, by, key in scopes if key is not None and self.key(tenant, by, key)]
+        if taken:
+            return KeysTaken(taken)
+        return self._writer.distrust(StoreBroken(f"The store holds a row of a new entry already: {fault.orig}."))
 
     def recover(self) -> Head:
         """After StoreLost: a new link and the lock on it; what is there. Raises StoreLost, StoreBroken."""

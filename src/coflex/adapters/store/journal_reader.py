@@ -5,6 +5,7 @@ Every read is a transaction that sees one state, and none waits for the connecti
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -90,9 +91,9 @@ class JournalReader:
 
     def recent_keys(self, limit: int) -> list[KeyRow]:
         query = select(*KEY_COLUMNS).where(ENTRY.c.key.is_not(None)).order_by(ENTRY.c.number.desc()).limit(limit)
-        with self._reading() as connection:
+        with _uncollected(), self._reading() as connection:
             found = connection.execute(query).all()
-        return [_key_row(row) for row in reversed(found)]
+            return [_key_row(row) for row in reversed(found)]
 
     def key(self, tenant: str, party: str, key: str) -> KeyRow | None:
         """What `recent_keys` says of one key, however old."""
@@ -157,6 +158,22 @@ def _key_row(row: Any) -> KeyRow:
     return tenant, by, key, number, key_digest(Command(tenant, verb, subject, party, by, "", body)), status, reply
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector, which would look at every new object again and again while none of them is garbage.
+
+    In several threads at once: who found it on turns it on again, so it never stays off.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_uncollected()
 def _whole(connection: Connection, wanted: Select[Any]) -> list[Entry]:
     """The entries of a query, with their changes and notes."""
     found = connection.execute(wanted).all()

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Table
 
 from coflex.adapters.store.tables import ENTRY, FEED, NOTE, PERSONAL, RECORD_VERSION
-from coflex.service.chain import instant, microseconds
+from coflex.service.chain import fit, instant, microseconds
 from coflex.service.ports import Change, Command, Entry, Note, Personal, StoreBroken, Version
 
 Row: TypeAlias = tuple[Any, ...]
@@ -27,10 +27,9 @@ class Batch:
 
 
 def check(entries: Sequence[Entry], last: int) -> None:
-    """Refuse entries that do not continue after number `last`, or that no table can give back.
+    """Refuse entries that do not continue after number `last`, or that no journal gives back.
 
-    Raises StoreBroken for a number, ValueError for a zero character, a record written twice by one entry, or a reader
-    of a note whose id is empty or longer than a line.
+    Raises StoreBroken for a number, ValueError for a record written twice by one entry and for what `fit` names.
     """
     for expected, entry in enumerate(entries, start=last + 1):
         if entry.number != expected:
@@ -38,18 +37,7 @@ def check(entries: Sequence[Entry], last: int) -> None:
                 f"Entry {entry.number} does not follow entry {expected - 1}.",
                 "Let one server write to a store; then restart this one.",
             )
-        command = entry.command
-        texts = [command.tenant, command.verb, command.subject, command.party, command.by, command.actor]
-        texts.append(command.key or "")
-        for change in entry.changes:
-            texts += (change.kind, change.id)
-        for note in entry.notes:
-            texts += (note.kind, note.subject, *note.audience)
-            if any(not party or "\n" in party for party in note.audience):
-                raise ValueError(f"Entry {entry.number} has a note for a party without an id of one line.")
-        texts += (one.subject for one in command.private)
-        if "\0" in "".join(texts):
-            raise ValueError(f"Entry {entry.number} has a zero character in a text.")
+        fit(entry)
         if len(entry.changes) > 1 and len({(one.kind, one.id) for one in entry.changes}) < len(entry.changes):
             raise ValueError(f"Entry {entry.number} writes a record twice.")
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, delete, select, text
+from sqlalchemy.exc import IntegrityError
 
 from coflex.adapters.store.bulk import insert_rows
 from coflex.adapters.store.journal_faults import told
@@ -89,7 +90,8 @@ class Writer(ABC):
     def write(self, batch: Batch) -> None:
         """Write a batch in one transaction; it is on the disk when this returns.
 
-        Raises StoreFull, StoreLost, StoreBroken; after StoreBroken for good.
+        Raises StoreFull, StoreLost, StoreBroken; after StoreBroken for good. Raises IntegrityError, with nothing
+        written, when a row is there already.
         """
         connection = self._trusted()
         try:
@@ -102,6 +104,8 @@ class Writer(ABC):
         except BaseException as fault:
             told_as = told(self._place, fault) if isinstance(fault, FAULTS) else StoreBroken(f"It failed: {fault!r}.")
             undone = self._undo(fault)
+            if undone is None and isinstance(fault, IntegrityError):
+                raise  # whoever knows the entries says whether an old key is in the way
             raise self._noted(told_as if undone is None else undone) from fault
         self._tidy(batch)
 
@@ -126,6 +130,11 @@ class Writer(ABC):
         if self._connection is None:
             raise StoreLost(f"The link to the store {self._place.name} is lost.", "It is asked again by itself.")
         return self._connection
+
+    def distrust(self, fault: StoreBroken) -> StoreBroken:
+        """From now on nothing counts."""
+        self._noted(fault)
+        return fault
 
     def _noted(self, fault: CoflexError) -> CoflexError:
         """A fault, remembered when it is one after which nothing counts."""

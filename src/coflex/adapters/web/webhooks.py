@@ -30,16 +30,15 @@ from typing import Protocol
 import httpx
 import msgspec
 
+from coflex.adapters.web.api.events import heard
 from coflex.adapters.web.identity.accounts import webhook_secret
 from coflex.adapters.web.identity.keys import Keys
 from coflex.adapters.web.identity.platform import Platform
 from coflex.domain.errors import CoflexError
 from coflex.register.access import Webhook, WebhookProgress, public_address, url_fault
-from coflex.register.market import Market
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.machine import encode
 from coflex.service.ports import Command, Entry, FeedItem
-from coflex.service.state import State
 from coflex.service.verbs.access import Delivered, Disabling, Progress
 
 MOST_NOTES, MOST_BYTES = 100, 1 << 18
@@ -116,6 +115,8 @@ async def resolved(host: str, port: int) -> list[str]:
 class Webhooks:
     """Delivers; used on the machine's thread. `sleep`, `chance` (0 to 1) and `resolve` are given, so that tests pass
     through a day in a moment. `trusted`: whose certificates are believed, the world's usual ones where it is not given.
+    `private`: whether addresses of private networks are called, and this machine without TLS; never on a server that
+    companies of different owners share, for whoever names an address could reach what stands beside it.
 
     `told` is to be called with every entry that is on the disk; `run` goes on until it is cancelled.
     """
@@ -131,10 +132,11 @@ class Webhooks:
         timeout_s: float = TIMEOUT_S,
         trusted: ssl.SSLContext | None = None,
         kept_every_s: float = KEPT_EVERY_S,
+        private: bool = False,
     ) -> None:
         self._platform, self._feed, self._keys = platform, feed, keys
         self._sleep, self._chance, self._resolve = sleep, chance, resolve
-        self._timeout_s, self._kept_every_s = timeout_s, kept_every_s
+        self._timeout_s, self._kept_every_s, self._private = timeout_s, kept_every_s, private
         self._running: dict[tuple[str, str], _Running] = {}
         # Whom a note for a party wakes; under "*" all of a tenant.
         self._of_party: dict[tuple[str, str], dict[str, _Running]] = {}
@@ -259,7 +261,9 @@ class Webhooks:
     async def _deliver(self, running: _Running, webhook: Webhook) -> bool:
         """Read on and send what is wanted; whether there may be more. Raises Refused."""
         items = await asyncio.to_thread(self._feed.feed, running.tenant, webhook.party, running.place, MOST_NOTES)
-        wanted = [one for one in items if webhook.wants(one.note.kind)]
+        machine = self._platform.machine
+        told = heard(items, webhook.party, machine.roles(running.tenant, webhook.party))
+        wanted = [one for one in told if webhook.wants(one.note.kind)]
         while wanted:
             count, body = packed(running.tenant, webhook.id, wanted)
             await self._post(running.tenant, webhook, body)
@@ -325,7 +329,7 @@ class Webhooks:
         }
         try:
             async with asyncio.timeout(self._timeout_s):
-                urls, host = await self._checked(webhook.url, self._platform.machine.state(tenant))
+                urls, host = await self._checked(webhook.url)
                 status = await self._posted(urls, body, headers, host)
         except TimeoutError:
             raise Refused(f"It did not answer within {self._timeout_s:g} s.") from None
@@ -347,18 +351,17 @@ class Webhooks:
                     raise
         raise OSError("no address")
 
-    async def _checked(self, url: str, state: State) -> tuple[list[httpx.URL], str]:
+    async def _checked(self, url: str) -> tuple[list[httpx.URL], str]:
         """The address with its name resolved, so that what was checked is what is called; and the name.
 
         Raises Refused for an address that may not be called, OSError for a name that nobody knows.
         """
-        sandbox = _sandbox(state)
-        fault = url_fault(url, sandbox)
+        fault = url_fault(url, self._private)
         if fault:
             raise Refused(fault)
         parsed = httpx.URL(url)
         addresses = await self._resolve(parsed.host, parsed.port or (443 if parsed.scheme == "https" else 80))
-        if not sandbox and not all(public_address(one.partition("%")[0]) for one in addresses):
+        if not self._private and not all(public_address(one.partition("%")[0]) for one in addresses):
             raise Refused("Its name leads into a private network.")
         return [parsed.copy_with(host=one) for one in dict.fromkeys(addresses)][:MOST_ADDRESSES], parsed.host
 
@@ -387,8 +390,3 @@ def packed(tenant: str, webhook: str, items: list[FeedItem]) -> tuple[int, bytes
         place, note = f"{one.number}.{one.position}", one.note
         notes.append(Sent(place, one.at, note.kind, note.subject, msgspec.Raw(note.body)))
     return len(notes), msgspec.json.encode(Delivery(webhook, tenant, tuple(notes)))
-
-
-def _sandbox(state: State) -> bool:
-    market = state.find(Market, "market")
-    return market is not None and market.sandbox

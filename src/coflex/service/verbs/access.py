@@ -1,7 +1,8 @@
 """Access: clients, users, grants, tokens, webhooks and outside issuers (PLAT-01, PLAT-07).
 
-Who manages a party's access is a client or user of it with the scope `manage`, or one of the market operator on its
-behalf. That is asked here, of the records, and not only at the door. Another party's record is answered like none.
+Who manages a party's access is a client or user of it with the scope `manage`. On behalf of a party the market operator
+only ends: revokes, locks, removes, turns off. It makes and sets nothing, or it could become that party. All of it is
+asked here, of the records, and not only at the door. Another party's record is answered like none.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ from coflex.service.state import State
 R = TypeVar("R", Client, User, Webhook)
 Write = tuple[type[Record], str, Record | None]
 
-MOST_CLIENTS, MOST_USERS, MOST_WEBHOOKS, MOST_GRANTS = 1_000, 10_000, 20, 50
+MOST_CLIENTS, MOST_USERS, MOST_WEBHOOKS, MOST_GRANTS, MOST_REVOKED = 1_000, 10_000, 20, 50, 10_000
 MOST_NAME, MOST_REDIRECTS, MOST_KINDS, MOST_RATE = 200, 20, 100, 1_000_000
 LONGEST_OVERLAP_S = 30 * 86_400
 GRANTED_FOR = timedelta(days=30)
+# No token holds longer; a revocation is kept until then.
+LONGEST_TOKEN = timedelta(hours=12)
 EVERY_SCOPE = tuple(ClientScope)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -221,10 +224,12 @@ def is_operator(state: State, party: str) -> bool:
     return entry is not None and Role.MARKET_OPERATOR in entry.roles
 
 
-def _manager(state: State, context: Context) -> None:
-    """Raises Forbidden unless the actor manages the access of `context.party`."""
+def _manager(state: State, context: Context, on_behalf: bool = False) -> None:
+    """Raises Forbidden unless the actor manages the access of `context.party`, its own one or also `on_behalf`."""
     if context.actor in PLATFORM:
         return
+    if context.party != context.by and not on_behalf:
+        raise Forbidden("On behalf of a party access is ended, never made or set.", "Let the party do it itself.")
     found = holder(state, context.actor)
     may = found is not None and found.party == context.by and found.live(context.at)
     if not may or found is None or ClientScope.MANAGE not in found.scopes:
@@ -241,11 +246,11 @@ def _own(state: State, context: Context, kind: type[R]) -> R:
     return found
 
 
-def _managed(kind: type[R], change: Callable[[State, Context, R, Any], Outcome]) -> Any:
-    """An act on one record of the party by who manages it."""
+def _managed(kind: type[R], change: Callable[[State, Context, R, Any], Outcome], on_behalf: bool = False) -> Any:
+    """An act on one record of the party by who manages it; `on_behalf`: also by the market operator for it."""
 
     def act(state: State, context: Context, form: Any) -> Outcome:
-        _manager(state, context)
+        _manager(state, context, on_behalf)
         return change(state, context, _own(state, context, kind), form)
 
     return act
@@ -275,7 +280,7 @@ def _room(state: State, kind: type[Client] | type[User] | type[Webhook], party: 
 # ---------------------------------------------------------------- clients
 
 
-def _client_faults(form: ClientForm | ClientChange, secret_hash: str, at: datetime, sandbox: bool) -> Iterator[Finding]:
+def _client_faults(form: ClientForm | ClientChange, secret_hash: str, at: datetime) -> Iterator[Finding]:
     yield from _name_faults(form.name)
     yield from _scope_faults(form.scopes)
     if secret_hash:
@@ -292,7 +297,7 @@ def _client_faults(form: ClientForm | ClientChange, secret_hash: str, at: dateti
         yield Finding("redirects", "too_many", f"A client has at most {MOST_REDIRECTS} redirects; leave some out.")
     for position, url in enumerate(form.redirects):
         # Only browsers go there, so an address of a private network is no danger; http is, off this machine.
-        fault = url_fault(url, True)
+        fault = url_fault(url, private=True)
         if fault:
             yield Finding(f"redirects[{position}]", "bad_address", fault)
 
@@ -331,7 +336,7 @@ def _first_client(state: State, context: Context, form: FirstClientForm) -> Outc
 
 def _new_client(state: State, context: Context, form: ClientForm) -> Outcome:
     _room(state, Client, context.party, MOST_CLIENTS)
-    refuse("The client", _client_faults(form, form.secret_hash, context.at, _sandbox(state)))
+    refuse("The client", _client_faults(form, form.secret_hash, context.at))
     client = Client(
         id=context.new_id("client"),
         party=context.party,
@@ -346,7 +351,7 @@ def _new_client(state: State, context: Context, form: ClientForm) -> Outcome:
 
 
 def _change_client(state: State, context: Context, client: Client, form: ClientChange) -> Outcome:
-    refuse("The client", _client_faults(form, client.secret_hash, context.at, _sandbox(state)))
+    refuse("The client", _client_faults(form, client.secret_hash, context.at))
     changed = replace(client, name=form.name, scopes=form.scopes, expires=form.expires, redirects=form.redirects)
     return _outcome("client.changed", changed)
 
@@ -471,9 +476,17 @@ def _kept(state: State, user: User, keep: Callable[[Grant], bool], *more: Grant)
     return _ungranted(state, user.id)
 
 
-def _stale(state: State, at: datetime) -> tuple[Write, ...]:
-    """The end of every revocation whose token has expired by itself."""
-    return tuple((RevokedToken, one.id, None) for one in state.all(RevokedToken) if one.expires <= at)
+def _revoked(state: State, at: datetime, gone: RevokedToken) -> tuple[Write, ...]:
+    """A token that holds no more, and the end of every other one that has expired by itself."""
+    stale = [one.id for one in state.all(RevokedToken) if one.expires <= at and one.id != gone.id]
+    return (*((RevokedToken, id, None) for id in stale), (RevokedToken, gone.id, gone))
+
+
+def _end_faults(expires: datetime, at: datetime) -> Iterator[Finding]:
+    """When a token would have ended is soon, so that nobody fills the records with what is kept for ever."""
+    yield from _instant_faults("expires", expires)
+    if expires.tzinfo is not None and expires > at + LONGEST_TOKEN:
+        yield Finding("expires", "out_of_range", "No token holds longer than 12 hours; give its own end.")
 
 
 def _open_grant(state: State, context: Context, form: GrantForm) -> Outcome:
@@ -534,10 +547,10 @@ def _sign_out(state: State, context: Context, form: SignOut) -> Outcome:
     user = state.find(User, context.subject)
     if user is None or context.actor != user.id:
         raise NotFound(f"There is no user '{context.subject}'.", "Check the id.")
-    refuse("The sign-out", [*_digest_faults("session", form.session), *_instant_faults("expires", form.expires)])
+    refuse("The sign-out", [*_digest_faults("session", form.session), *_end_faults(form.expires, context.at)])
     gone = RevokedToken(form.session, user.party, form.expires)
     left = _kept(state, user, lambda grant: grant.session != form.session)
-    return Outcome({"id": user.id}, (*_stale(state, context.at), (RevokedToken, gone.id, gone), *left))
+    return Outcome({"id": user.id}, (*_revoked(state, context.at, gone), *left))
 
 
 def _revoke_token(state: State, context: Context, form: Revocation) -> Outcome:
@@ -545,20 +558,28 @@ def _revoke_token(state: State, context: Context, form: Revocation) -> Outcome:
     is_client = state.find(Client, context.subject) is not None
     found: Client | User = _own(state, context, Client) if is_client else _own(state, context, User)
     if context.actor != found.id:
-        _manager(state, context)
+        _manager(state, context, on_behalf=True)
     note = _note("token.revoked", found.id, found.party)
     if not form.token and form.expires is None:
         newer: Write = (type(found), found.id, replace(found, tokens=found.tokens + 1))
         return Outcome({"id": found.id}, (newer, *_ungranted(state, found.id)), (note,))
-    findings = list(_digest_faults("token", form.token))
-    if form.expires is None:
-        findings.append(Finding("expires", "missing", "Say until when the token would hold; add 'expires'."))
-    else:
-        findings.extend(_instant_faults("expires", form.expires))
-    refuse("The revocation", findings)
+    refuse("The revocation", _revocation_faults(form, context.at))
     assert form.expires is not None
+    kept = state.grouped(RevokedToken, "party", lambda one: one.party).get(found.party, ())
+    if sum(one.expires > context.at for one in kept) >= MOST_REVOKED:
+        raise Conflict(f"{MOST_REVOKED} single tokens are revoked, the most there may be.", "Revoke all: name none.")
     gone = RevokedToken(form.token, found.party, form.expires)
-    return Outcome({"id": found.id}, (*_stale(state, context.at), (RevokedToken, gone.id, gone)), (note,))
+    return Outcome({"id": found.id}, _revoked(state, context.at, gone), (note,))
+
+
+def _revocation_faults(form: Revocation, at: datetime) -> Iterator[Finding]:
+    yield from _digest_faults("token", form.token)
+    if form.expires is None:
+        yield Finding("expires", "missing", "Say until when the token would hold; add 'expires'.")
+    elif form.expires.tzinfo is not None and form.expires <= at:
+        yield Finding("expires", "past", "The token has expired by itself; nothing is to be done.")
+    else:
+        yield from _end_faults(form.expires, at)
 
 
 # ---------------------------------------------------------------- webhooks
@@ -569,8 +590,15 @@ def _sandbox(state: State) -> bool:
     return market is not None and market.sandbox
 
 
-def _webhook_faults(form: WebhookForm, sandbox: bool) -> Iterator[Finding]:
-    fault = url_fault(form.url, sandbox)
+def _takes_part(context: Context) -> None:
+    """Raises Forbidden for a party without a role that counts: the platform calls nobody for it."""
+    if not context.roles and context.actor not in PLATFORM:
+        raise Forbidden("Webhooks are for parties that were approved.", "Wait for the operator's decision.")
+
+
+def _webhook_faults(form: WebhookForm) -> Iterator[Finding]:
+    # Whether private networks are called is the server's to say, at the door and with each delivery.
+    fault = url_fault(form.url, private=True)
     if fault:
         yield Finding("url", "bad_address", fault)
     if not 1 <= len(form.kinds) <= MOST_KINDS:
@@ -583,8 +611,9 @@ def _webhook_faults(form: WebhookForm, sandbox: bool) -> Iterator[Finding]:
 def _create_webhook(state: State, context: Context, form: WebhookForm) -> Outcome:
     """Notes from this entry on go to it."""
     _manager(state, context)
+    _takes_part(context)
     _room(state, Webhook, context.party, MOST_WEBHOOKS)
-    refuse("The webhook", _webhook_faults(form, _sandbox(state)))
+    refuse("The webhook", _webhook_faults(form))
     webhook = Webhook(context.new_id("webhook"), context.party, form.url, form.kinds, context.at)
     return _outcome("webhook.created", webhook, [_progress(webhook, context.number, 0)], CREATED)
 
@@ -595,7 +624,8 @@ def _progress(webhook: Webhook, number: int, position: int, failing_since: datet
 
 
 def _change_webhook(state: State, context: Context, webhook: Webhook, form: WebhookForm) -> Outcome:
-    refuse("The webhook", _webhook_faults(form, _sandbox(state)))
+    _takes_part(context)
+    refuse("The webhook", _webhook_faults(form))
     return _outcome("webhook.changed", replace(webhook, url=form.url, kinds=form.kinds))
 
 
@@ -614,6 +644,7 @@ def _remove_webhook(state: State, context: Context, webhook: Webhook, form: Noth
 
 def _enable_webhook(state: State, context: Context, webhook: Webhook, form: Enabling) -> Outcome:
     """From where it was, so that nothing is missed, or from now on. Raises Conflict when it is on."""
+    _takes_part(context)
     if webhook.enabled:
         raise Conflict("The webhook is on.", "Nothing is to be done.")
     at = state.get(WebhookProgress, webhook.id)
@@ -646,7 +677,7 @@ def _delivered(state: State, context: Context, form: Delivered) -> Outcome:
 
 def _issuer_faults(state: State, form: IssuerForm) -> Iterator[Finding]:
     # The market operator names it, and a company's issuer may well be inside its network: only http is refused.
-    fault = url_fault(form.url, True)
+    fault = url_fault(form.url, private=True)
     if fault or (not _sandbox(state) and not form.url.startswith("https://")):
         yield Finding("url", "bad_address", fault or "Only https is called; use an https address.")
     if "?" in form.url:
@@ -694,14 +725,14 @@ VERBS = (
     Verb("client.create", ClientForm, _create_client, kind=Client, public=True),
     Verb("client.change", ClientChange, _managed(Client, _change_client), kind=Client, public=True),
     Verb("client.rotate", Rotation, _managed(Client, _rotate_client), kind=Client, public=True),
-    Verb("client.revoke", Nothing, _managed(Client, _revoke_client), kind=Client, public=True),
+    Verb("client.revoke", Nothing, _managed(Client, _revoke_client, on_behalf=True), kind=Client, public=True),
     Verb("client.limit", RatesForm, _limit_client, _OPERATOR, kind=Client),
     Verb("user.create", UserForm, _create_user, kind=User, public=True),
     Verb("user.change", UserChange, _managed(User, _change_user), kind=User, public=True),
     Verb("user.change_password", PasswordForm, _change_password, kind=User, public=True),
-    Verb("user.lock", Nothing, _managed(User, _lock_user), kind=User, public=True),
+    Verb("user.lock", Nothing, _managed(User, _lock_user, on_behalf=True), kind=User, public=True),
     Verb("user.unlock", Nothing, _managed(User, _unlock_user), kind=User, public=True),
-    Verb("user.remove", Nothing, _managed(User, _remove_user), kind=User, public=True),
+    Verb("user.remove", Nothing, _managed(User, _remove_user, on_behalf=True), kind=User, public=True),
     Verb("user.sign_out", SignOut, _sign_out, kind=User, public=True),
     Verb("grant.open", GrantForm, _open_grant, public=True),
     Verb("grant.refresh", Refresh, _refresh_grant, public=True),
@@ -710,9 +741,9 @@ VERBS = (
     Verb("webhook.create", WebhookForm, _create_webhook, kind=Webhook, public=True),
     Verb("webhook.change", WebhookForm, _managed(Webhook, _change_webhook), kind=Webhook, public=True),
     Verb("webhook.rotate", Nothing, _managed(Webhook, _rotate_webhook), kind=Webhook, public=True),
-    Verb("webhook.remove", Nothing, _managed(Webhook, _remove_webhook), kind=Webhook, public=True),
+    Verb("webhook.remove", Nothing, _managed(Webhook, _remove_webhook, on_behalf=True), kind=Webhook, public=True),
     Verb("webhook.enable", Enabling, _managed(Webhook, _enable_webhook), kind=Webhook, public=True),
-    Verb("webhook.disable", Disabling, _managed(Webhook, _disable_webhook), kind=Webhook, public=True),
+    Verb("webhook.disable", Disabling, _managed(Webhook, _disable_webhook, on_behalf=True), kind=Webhook, public=True),
     Verb("webhook.delivered", Delivered, _delivered),
     Verb("issuer.set", IssuerForm, _set_issuer, _OPERATOR, kind=Issuer),
     Verb("issuer.remove", Nothing, _remove_issuer, _OPERATOR, kind=Issuer),

@@ -19,7 +19,6 @@ from coflex.domain.offer import Offer, OfferStep
 from coflex.domain.party import Role
 from coflex.domain.quantity import Direction
 from coflex.market.intake import Intake
-from coflex.register.market import SessionEntry
 from coflex.service.books import Book, books, offer_id, own_offer
 from coflex.service.machine import CREATED, Context, Outcome, Verb, decode
 from coflex.service.ports import Entry
@@ -104,10 +103,11 @@ def _replace(state: State, context: Context, form: OfferForm) -> Outcome:
     old = own_offer(book, context.party, form.id)
     offers = made(form, book.plan.id, context.party, context.number, context.now)
     book.intake.give_back((old.id,))
-    findings = book.intake.take(offers)
-    if findings:
+    try:
+        refuse(f"The offer to {context.subject}", _named(book.intake.take(offers), offers))
+    except BaseException:
         book.intake.put((old,))
-        refuse(f"The offer to {context.subject}", _named(findings, offers))
+        raise
     outcome = _accepted(context, book.intake, offers)
 
     def undo() -> None:
@@ -200,14 +200,18 @@ def _named(findings: Iterable[Finding], offers: Sequence[Offer]) -> list[Finding
 # ---------------------------------------------------------------- reading a book back
 
 
-def reread(state: State, entry: SessionEntry, book: Book, taken: Entry, now: datetime) -> None:
-    """Do to a book what an entry of the journal did to it; it was checked when it was taken."""
+def reread(book: Book, taken: Entry) -> None:
+    """Do to a book what an entry of the journal did to it; it was checked when it was taken.
+
+    When an offer was received stands in the answer: the tenant's clock may have been set anew since.
+    """
     command = taken.command
     form: Any = decode(command.body, VERBS_BY_NAME[command.verb].form)
     if command.verb in (REPLACE.name, WITHDRAW.name):
         book.intake.give_back((offer_id(command.party, form.id),))
     if command.verb in (SUBMIT.name, REPLACE.name):
-        book.intake.put(made(form, book.plan.id, command.party, taken.number, now))
+        received_at = decode(taken.reply, Accepted).received_at
+        book.intake.put(made(form, book.plan.id, command.party, taken.number, received_at))
 
 
 _PROVIDER = frozenset({Role.SERVICE_PROVIDER})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from coflex.adapters.web.api.incoming import JSON, caller, only_parameters
 from coflex.adapters.web.api.paging import MOST_PER_PAGE, PER_PAGE, bad_parameter, whole_number
 from coflex.adapters.web.api.problems import Malformed, TooMany
 from coflex.domain.errors import CoflexError, Finding
+from coflex.domain.party import Role
 from coflex.register.access import ClientScope
 from coflex.service.machine import EVERYBODY, encode
 from coflex.service.ports import Entry, FeedItem
@@ -121,6 +122,12 @@ def event_of(item: FeedItem) -> Event:
     return Event(_told((item.number, item.position)), item.at, note.kind, note.subject, msgspec.Raw(note.body))
 
 
+def heard(items: Iterable[FeedItem], party: str, roles: Collection[Role]) -> list[FeedItem]:
+    """Those that a party with these roles is told. What is for everybody is for those who take part: a party that was
+    not approved, or is suspended, hears of itself alone."""
+    return [one for one in items if roles or party in one.note.audience]
+
+
 async def poll(desk: Desk, request: Request) -> Response:
     """GET events: those after a place, at once."""
     who = await caller(desk, request, ClientScope.READ)
@@ -129,8 +136,9 @@ async def poll(desk: Desk, request: Request) -> Response:
     after = place_of(request.query_params.get("after", "0.0"), "query parameter after")
     _known(desk, after, "after")
     items = await asyncio.to_thread(desk.journal.feed, who.tenant, who.party, after, limit + 1)
-    events = tuple(event_of(item) for item in items[:limit])
-    last = events[-1].id if events else _told(after)
+    page = items[:limit]
+    last = _told((page[-1].number, page[-1].position) if page else after)
+    events = tuple(event_of(item) for item in heard(page, who.party, desk.machine.roles(who.tenant, who.party)))
     return Response(encode(Events(events, last, len(items) > limit)), media_type=JSON)
 
 
@@ -183,10 +191,11 @@ async def _lines(
                 yield b": still here\n\n"
             ring.clear()  # before looking, so that nothing that comes meanwhile is slept over
             items = await asyncio.to_thread(desk.journal.feed, who.tenant, who.party, after, MOST_PER_PAGE)
-            for item in items:
-                after = (item.number, item.position)
+            for item in heard(items, who.party, desk.machine.roles(who.tenant, who.party)):
                 event = event_of(item)
                 yield b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.kind.encode(), encode(event))
+            if items:
+                after = items[-1].number, items[-1].position
             if len(items) == MOST_PER_PAGE:
                 continue
             with suppress(TimeoutError):

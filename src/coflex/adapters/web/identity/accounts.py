@@ -6,6 +6,7 @@ ten minutes, the same secret is answered; later the key is refused, and a client
 
 from __future__ import annotations
 
+import math
 import secrets
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
@@ -20,16 +21,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coflex.adapters.web.api.desk import Desk
-from coflex.adapters.web.api.endpoints import command_of, written
+from coflex.adapters.web.api.endpoints import command_of, version_known, written
 from coflex.adapters.web.api.incoming import caller, idempotency_key, json_body, version_read
 from coflex.adapters.web.api.operations import History, Read, Room, Special, Write
+from coflex.adapters.web.api.problems import TooMany
 from coflex.adapters.web.identity.keys import Keys, digest
 from coflex.adapters.web.identity.known import api_key
-from coflex.adapters.web.identity.limits import Throttle
+from coflex.adapters.web.identity.limits import Limits, Throttle, network
 from coflex.adapters.web.identity.passwords import Passwords, faults
 from coflex.adapters.web.identity.platform import Platform
 from coflex.domain.errors import Finding, Forbidden, Refused, refuse
-from coflex.register.access import Client, ClientScope, Issuer, User, Webhook, WebhookProgress, login_digest
+from coflex.register.access import Client, ClientScope, Issuer, User, Webhook, WebhookProgress, login_digest, url_fault
 from coflex.service import reading
 from coflex.service.machine import decode, encode
 from coflex.service.ports import Command
@@ -46,6 +48,8 @@ from coflex.service.who import Who
 
 REMEMBERED_FOR, MOST_REMEMBERED = timedelta(minutes=10), 10_000
 MOST_LOGIN = 200
+# Of parties, by somebody who is not known, from one network address.
+REGISTERED_PER_MINUTE, REGISTERED_BURST = 5, 20
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,12 +118,28 @@ class _Prepared:
 
 
 class Accounts:
-    """The handlers that make or show secrets. Used on the machine's thread."""
+    """The handlers that make or show secrets. Used on the machine's thread.
 
-    def __init__(self, keys: Keys, passwords: Passwords) -> None:
-        self._keys, self._passwords = keys, passwords
-        self._throttle = Throttle()
+    `private_webhooks`: whether webhooks may name addresses of private networks; as of `Webhooks`.
+    """
+
+    def __init__(
+        self, keys: Keys, passwords: Passwords, private_webhooks: bool = False, registrations: Limits | None = None
+    ) -> None:
+        self._keys, self._passwords, self._private_webhooks = keys, passwords, private_webhooks
+        self._throttle, self._registrations = Throttle(), registrations or Limits()
         self._prepared: OrderedDict[tuple[str, str, str, bytes], _Prepared] = OrderedDict()
+
+    def may_register(self, address: str) -> None:
+        """Count one more registration from a network address. Raises TooMany."""
+        wait = self._registrations.wait(network(address), REGISTERED_PER_MINUTE / 60, REGISTERED_BURST)
+        if wait:
+            raise TooMany(
+                f"More than {REGISTERED_BURST} parties at once, or {REGISTERED_PER_MINUTE} in a minute, were registered "
+                "from this address.",
+                "Try again after the seconds in Retry-After.",
+                math.ceil(wait),
+            )
 
     async def first_key(self, platform: Platform, tenant: str, party: str, name: str, key: str) -> IssuedKey:
         """The key of the first client of a party that was just registered, with every scope; for the route that
@@ -184,11 +204,19 @@ class Accounts:
         return written(receipt, who.tenant)
 
     async def create_webhook(self, desk: Desk, request: Request) -> Response:
-        async def prepare(who: Who, raw: bytes) -> tuple[WebhookForm, str]:
-            return decode(raw, WebhookForm), ""
-
-        receipt, _, who = await self._write(desk, request, "webhook.create", prepare)
+        receipt, _, who = await self._write(desk, request, "webhook.create", self._webhook_form)
         return _answer(receipt, who, self._webhook_secret(receipt, who), "/webhooks/{id}")
+
+    async def change_webhook(self, desk: Desk, request: Request) -> Response:
+        version_read(request, True)
+        receipt, _, who = await self._write(desk, request, "webhook.change", self._webhook_form, "webhook")
+        return written(receipt, who.tenant)
+
+    async def _webhook_form(self, who: Who, raw: bytes) -> tuple[WebhookForm, str]:
+        form = decode(raw, WebhookForm)
+        fault = url_fault(form.url, self._private_webhooks)
+        refuse("The webhook", [Finding("url", "bad_address", fault)] if fault else [])
+        return form, ""
 
     async def rotate_webhook(self, desk: Desk, request: Request) -> Response:
         verb = desk.machine.verbs["webhook.rotate"]
@@ -210,8 +238,13 @@ class Accounts:
         subject: str = "",
         scope: ClientScope = ClientScope.MANAGE,
     ) -> tuple[Receipt, str, Who]:
-        """Prepare the command of a body, once for its idempotency key, and hand it in: receipt, secret, who asked."""
+        """Prepare the command of a body, once for its idempotency key, and hand it in: receipt, secret, who asked.
+
+        Nothing of this is done on behalf of a party: whoever makes or is shown a secret can be who it stands for.
+        """
         who = await caller(desk, request, scope)
+        if who.on_behalf:
+            raise Forbidden("Secrets are not made or shown on behalf of a party.", "Let the party do it itself.")
         key, raw = idempotency_key(request), await json_body(request, empty=b"{}")
         about = str(request.path_params[subject]) if subject else ""
         place = f"{verb} {about} {who.party}\n".encode() + raw
@@ -220,6 +253,8 @@ class Accounts:
             form, secret = await prepare(who, raw)
             known = self._remember(who.tenant, who.by, key, place, _Prepared(form, secret, desk.clock()))
         expects = version_read(request, False)
+        if subject:
+            expects = version_known(desk, who, desk.machine.verbs[verb].kind, about, expects)
         receipt = await desk.submit(command_of(who, verb, about, encode(known.form), key, expects, known.form))
         return receipt, known.secret, who
 
@@ -334,7 +369,8 @@ def _webhooks(accounts: Accounts) -> tuple[Any, ...]:
         Read("/webhook-progress/{webhook}", WebhookProgress, "How far a webhook is", scope=_MANAGE),
         Special("POST", "/webhooks", accounts.create_webhook, "Events of the feed are sent to an address",
                 "webhook_create", {201: IssuedSecret}, body=WebhookForm, write=True, scope=_MANAGE),
-        Write("PUT", "/webhooks/{webhook}", "webhook.change", "Change address and kinds", Named, scope=_MANAGE),
+        Special("PUT", "/webhooks/{webhook}", accounts.change_webhook, "Change address and kinds", "webhook_change",
+                {200: Named}, body=WebhookForm, write=True, scope=_MANAGE),
         Special("POST", "/webhooks/{webhook}/rotate", accounts.rotate_webhook, "A new secret; the old one signs a day",
                 "webhook_rotate", {200: IssuedSecret}, write=True, scope=_MANAGE),
         Write("POST", "/webhooks/{webhook}/enable", "webhook.enable", "Send again, from where it was or from now on",

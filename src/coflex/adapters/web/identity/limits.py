@@ -10,6 +10,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from coflex.adapters.web.api.problems import TooMany
 
@@ -65,6 +66,18 @@ def too_many(rate: float, burst: float, wait: float) -> TooMany:
         "Send less, and again after the seconds in Retry-After.",
         max(1, math.ceil(wait)),
     )
+
+
+def network(address: str) -> str:
+    """What one subscriber has of a network: an address of IPv4, the first 64 bits of one of IPv6 (RFC 6177)."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped) if mapped is not None else str(IPv6Network((int(found) >> 64 << 64, 64)))
+    return str(found)
 
 
 class Throttle:

@@ -22,20 +22,23 @@ from coflex.adapters.web.api.incoming import caller, idempotency_key, json_body,
 from coflex.adapters.web.api.operations import History, Read, Room, Special, Write
 from coflex.adapters.web.api.problems import KeyMissing, NotSignedIn
 from coflex.adapters.web.identity import Accounts
-from coflex.domain.errors import Finding, Forbidden, NotFound, refuse
+from coflex.domain.errors import Conflict, Finding, Forbidden, NotFound, refuse
 from coflex.domain.party import Role
 from coflex.register.access import ClientScope
 from coflex.register.fields import rights
-from coflex.register.parties import PartyEntry, Person, commitment
+from coflex.register.parties import PartyEntry, PartyStatus, Person, commitment
 from coflex.service import reading
 from coflex.service.machine import decode, encode
 from coflex.service.ports import Personal
 from coflex.service.relations import relations
-from coflex.service.verbs.parties import DutyForm, PartyChange, Registration
+from coflex.service.state import State
+from coflex.service.verbs.parties import OPERATING, DutyForm, PartyChange, Registration
 from coflex.service.who import Who
 
 LEAST_KEY = 32
 MOST_LINE = 200
+# Parties of a tenant that wait for a decision; an operator may register more.
+MOST_REQUESTED = 1_000
 SALT_BYTES = 16
 # Who registers without being known, in the journal.
 APPLICANT = "applicant"
@@ -92,6 +95,9 @@ async def _register(accounts: Accounts, desk: Desk, request: Request) -> Respons
     tenant = request.path_params["tenant"]
     only_parameters(request, ())
     who = await _known(desk, request)
+    operates = who is not None and bool(OPERATING & who.roles)
+    if not operates:
+        accounts.may_register(request.client.host if request.client is not None else "")
     key = idempotency_key(request)
     if who is None and len(key) < LEAST_KEY:
         raise KeyMissing(
@@ -100,6 +106,8 @@ async def _register(accounts: Accounts, desk: Desk, request: Request) -> Respons
         )
     application = decode(await json_body(request), Application)
     form, private = await _sealed(desk, tenant, application)
+    if not operates:
+        _not_crowded(desk.state(tenant), form.id)
     asker = who or Who(tenant, form.id, form.id, APPLICANT, frozenset(), frozenset())
     receipt = await desk.submit(command_of(asker, "party.register", "", encode(form), key, private=private))
     issued = await accounts.first_key(desk, tenant, form.id, "first", key) if who is None else None
@@ -117,6 +125,20 @@ async def _known(desk: Desk, request: Request) -> Who | None:
             raise
         desk.state(request.path_params["tenant"])
         return None
+
+
+def _not_crowded(state: State, party: str) -> None:
+    """Raises Conflict while too many parties wait for a decision. One that is there may ask again for its answer."""
+
+    def count() -> int:
+        return sum(one.status is PartyStatus.REQUESTED for one in state.all(PartyEntry))
+
+    waiting = state.derived("parties that wait", (PartyEntry,), count)
+    if waiting >= MOST_REQUESTED and state.find(PartyEntry, party) is None:
+        raise Conflict(
+            f"{MOST_REQUESTED} parties wait for the operator's decision, the most there may be.",
+            "Register when some of them are decided on, or ask the market operator to register you.",
+        )
 
 
 async def _sealed(desk: Desk, tenant: str, form: Application) -> tuple[Registration, tuple[Personal, ...]]:
@@ -151,9 +173,18 @@ def _person_faults(person: PersonForm, place: str) -> Iterator[Finding]:
 # ---------------------------------------------------------------- personal data
 
 
+async def _itself(desk: Desk, request: Request, scope: ClientScope) -> Who:
+    """Who asks, in its own name: personal data is the person's and the register operator's, nobody becomes either by
+    acting on behalf. Raises Forbidden."""
+    who = await caller(desk, request, scope)
+    if who.on_behalf:
+        raise Forbidden("Personal data is not read or changed on behalf of a party.", "Leave out On-Behalf-Of.")
+    return who
+
+
 async def _person(desk: Desk, request: Request) -> Response:
     """The personal data of a party, to itself and the register operator."""
-    who = await caller(desk, request, ClientScope.READ)
+    who = await _itself(desk, request, ClientScope.READ)
     only_parameters(request, ())
     party = request.path_params["party"]
     state = desk.state(who.tenant)
@@ -189,7 +220,7 @@ async def _erase_person(desk: Desk, request: Request) -> Response:
 
 
 async def _writer(desk: Desk, request: Request) -> tuple[Who, str, str, int | None]:
-    who = await caller(desk, request, ClientScope.WRITE)
+    who = await _itself(desk, request, ClientScope.WRITE)
     only_parameters(request, ())
     party, key = request.path_params["party"], idempotency_key(request)
     return who, party, key, version_known(desk, who, PartyEntry, party, version_read(request, False))
