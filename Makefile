@@ -14,12 +14,13 @@ SELF := $(PIP) install --no-deps --no-build-isolation -e .
 # pip's own choice of addresses never enters a lock.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --upgrade
 
-.PHONY: help run test test-all check bench requirements lock clean
+.PHONY: help run test test-all check fuzz bench requirements lock clean
 
 help:
 	@echo "make run           run a day on the grid $(GRID) and write its report to out/"
 	@echo "make test          check the code and run the tests"
 	@echo "make test-all      the same with the slow tests"
+	@echo "make fuzz          look for bodies and tables that break a reader, for some minutes"
 	@echo "make bench         time it all, each beside what it is to be compared with, into docs/benchmarks.md"
 	@echo "                   (a quarter of an hour; PARTS=\"city run\" times these alone and writes nothing)"
 	@echo "make requirements  write docs/requirements.md from the marks of the tests"
@@ -43,6 +44,9 @@ check: $(VENV)/test.stamp
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+
+fuzz: $(VENV)/test.stamp
+	@$(BIN)/python tests/fuzz/run.py
 
 bench: $(VENV)/run.stamp $(CASE)/case.yaml
 	@$(BIN)/python bench/suite.py $(CASE) $(PARTS)

@@ -62,6 +62,16 @@ PARTS = (
         "Market designs compared",
         ("at most a fifth of the runs outside power flows and solvers",),
     ),
+    Part(
+        "orders",
+        "Orders of many companies at once",
+        (
+            "at least 5,000 acknowledged durable orders a second in single posts, 50,000 in batches of 200",
+            "p99 under 50 ms at half that load",
+            "a client at ten times its rate does not double another's p99",
+            "a restart with 100,000 entries in under 5 s",
+        ),
+    ),
     Part("run", "A market day and its parts"),
 )
 
@@ -130,7 +140,7 @@ def run(part: Part, case: Path) -> Outcome:
 def _words(part: Part, case: Path) -> list[str]:
     """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept, or nothing
     where it builds its own."""
-    if part.name == "coordination":
+    if part.name in ("coordination", "orders"):
         return []
     if part.name in ("powerflow", "city"):
         return ["--cache", str(case.parent / ".grids")]

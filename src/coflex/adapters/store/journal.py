@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from coflex.adapters.store.journal_reader import JournalReader
 from coflex.adapters.store.journal_rows import batch, check
 from coflex.adapters.store.journal_writer import writer
-from coflex.adapters.store.place import PATIENCE_S, place_of
+from coflex.adapters.store.place import PATIENCE_S, place_of, reason
 from coflex.domain.errors import CoflexError
 from coflex.service.ports import Entry, Head, KeysTaken, StoreBroken
 
@@ -53,9 +53,14 @@ class SqlJournal(JournalReader):
         """What a row that is there already means: keys that were used long ago, or a store that is not ours alone."""
         scopes = [(one.command.tenant, one.command.by, one.command.key) for one in entries]
         taken = [(tenant, by, key) for tenant, by, key in scopes if key is not None and self.key(tenant, by, key)]
-        if taken:
+        if taken and self.head().number == self._number:
             return KeysTaken(taken)
-        return self._writer.distrust(StoreBroken(f"The store holds a row of a new entry already: {fault.orig}."))
+        return self._writer.distrust(
+            StoreBroken(
+                f"The store {self._place.name} has entries that this server did not write: {reason(fault)}.",
+                "Let one server write to a store; verify it, then start again.",
+            )
+        )
 
     def recover(self) -> Head:
         """After StoreLost: a new link and the lock on it; what is there. Raises StoreLost, StoreBroken."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from coflex.adapters.store.journal_rows import check
 from coflex.service.chain import FIRST
-from coflex.service.ports import Entry, FeedItem, Head, Personal, StoreBroken, Version
+from coflex.service.ports import Entry, FeedItem, Head, KeysTaken, Personal, Version
 from coflex.service.sequencer import key_digest
 
 
@@ -26,9 +26,9 @@ class MemoryJournal:
     def append(self, entries: Sequence[Entry]) -> None:
         with self._lock:
             check(entries, len(self._entries))
-            keys = [one for one in map(_scope, entries) if one is not None]
-            if len(set(keys)) < len(keys) or any(one in self._keys for one in keys):
-                raise StoreBroken("An idempotency key was taken before.", "Verify the store, then start again.")
+            taken = [one for one in map(_scope, entries) if one is not None and one in self._keys]
+            if taken:
+                raise KeysTaken(taken)
             for entry in entries:
                 self._take(entry)
 
