@@ -198,6 +198,8 @@ async def _tick(running: Running, players: demo.Counterparts | None) -> None:
                 _play(running, players)
         except CoflexError as fault:
             running.log.warning("tick", error=type(fault).__name__, code=fault.code)
+        except Exception as fault:  # a fault of the program is told, and the clock goes on
+            running.log.error("fault", error=type(fault).__name__, where=places(fault))
         await asyncio.sleep(TICK_S)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coflex.register.parties import PartyEntry, PartyStatus
 from support.api import ROOT, Api, client
-from support.platform import LONG_AGO, key_of, put
+from support.platform import LONG_AGO, TENANT, key_of, put
 
 ALL = "limit=1000"
 
@@ -127,6 +129,52 @@ def test_polled_in_any_steps_the_feed_is_the_same(limit: int, steps: int) -> Non
             break
     assert found == whole["items"] and after == whole["next"]
     assert api("GET", f"/events?after={after}", "sp-1").json() == {"items": [], "next": after, "more": False}
+
+
+def noted(api: Api, party: str) -> tuple[list[str], list[str]]:
+    """Places of the notes for a party by name, and of those for everybody, as the journal has them."""
+    notes = [(f"{entry.number}.{k}", note.audience) for entry in api.journal.entries(limit=10**6)
+             for k, note in enumerate(entry.notes)]  # fmt: skip
+    return [place for place, whom in notes if party in whom], [place for place, whom in notes if "*" in whom]
+
+
+@pytest.mark.spec("MKT-02")
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_what_is_for_everybody_is_told_to_parties_that_take_part_alone(api: Api, limit: int) -> None:
+    asyncio.run(switch(api, 2))
+    whole = api("GET", f"/events?{ALL}", "sp-1").json()
+    own, public = noted(api, "sp-1")
+    assert own
+    assert public
+    assert {one["id"] for one in whole["items"]} == {*own, *public}
+    api.without_roles("sp-1")
+    found: list[str] = []
+    page = {"more": True, "next": "0.0"}
+    while page["more"]:
+        page = api("GET", f"/events?limit={limit}&after={page['next']}", "sp-1").json()
+        found += [one["id"] for one in page["items"]]
+    assert found == own
+    assert page["next"] == whole["next"]
+
+
+@pytest.mark.spec("MKT-02")
+def test_a_stream_tells_what_is_for_everybody_while_its_party_takes_part(api: Api) -> None:
+    entry = api.machine.state(TENANT).get(PartyEntry, "sp-1")
+
+    async def act() -> None:
+        async with listening(api, "sp-1", "0.0") as stream:
+            own, public = noted(api, "sp-1")
+            await stream.until(len(own) + len(public))
+        api.sequencer.submit(put([replace(entry, status=PartyStatus.SUSPENDED)]))
+        async with listening(api, "sp-1", "0.0") as stream:
+            await stream.until(len(own))
+            api.sequencer.submit(put([entry]))
+            await switch(api, 1)
+            own, public = noted(api, "sp-1")
+            await stream.until(len(own))
+            assert [one["id"] for one in stream.events] == own
+
+    asyncio.run(act())
 
 
 @pytest.mark.parametrize("after", ["1", "1.0.0", "-1.0", "x", "1.", "99999999999999999999.0", "1000000.0"])

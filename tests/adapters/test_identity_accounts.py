@@ -15,7 +15,7 @@ from starlette.routing import Route
 from coflex.adapters.web.identity import (
     identity_routes,
 )
-from coflex.register.access import ClientScope
+from coflex.register.access import ClientScope, Webhook
 from coflex.register.parties import PartyEntry, PartyStatus
 from support.access import TENANT, key_of
 from support.identity import (
@@ -136,6 +136,111 @@ def test_a_webhooks_secret_is_answered_when_it_is_made_and_rotated(house: House)
             assert gone.status_code == 200
 
     run(browse)
+
+
+@pytest.mark.spec("PLAT-01")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9000/admin",
+        "https://localhost/",
+        "https://10.1.2.3/",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::ffff:10.0.0.1]/",
+        "https://2130706433/",
+    ],
+)
+def test_a_webhook_into_a_private_network_is_refused_unless_the_server_was_told_to_call_it(
+    tmp_path: Path, url: str
+) -> None:
+    async def browse(house: House) -> tuple[int, int]:
+        async with house.http() as http:
+            hooks = f"/v1/{TENANT}/webhooks"
+            there = (await http.post(hooks, json={"url": "https://receiver.example/in"}, headers=writes())).json()
+            made = await http.post(hooks, json={"url": url}, headers=writes("k2"))
+            changing = writes("k3") | {"If-Match": "*"}
+            changed = await http.put(f"{hooks}/{there['id']}", json={"url": url}, headers=changing)
+            if made.status_code == 422:
+                assert [one["place"] for one in made.json()["findings"]] == ["url"]
+            return made.status_code, changed.status_code
+
+    closed, opened = House(tmp_path / "closed"), House(tmp_path / "open", private_webhooks=True)
+    assert run(lambda: browse(closed)) == (422, 422)
+    assert [one.url for one in closed.bench.state.all(Webhook)] == ["https://receiver.example/in"]
+    assert run(lambda: browse(opened)) == (201, 200)
+
+
+def test_a_change_of_a_webhook_needs_the_version_that_was_read(house: House) -> None:
+    async def browse() -> None:
+        async with house.http() as http:
+            hooks, body = f"/v1/{TENANT}/webhooks", {"url": "https://receiver.example/in"}
+            made = await http.post(hooks, json=body, headers=writes())
+            path, new = f"{hooks}/{made.json()['id']}", body | {"kinds": ["unit.*"]}
+            assert (await http.put(path, json=new, headers=writes("k2"))).status_code == 428
+            old = writes("k3") | {"If-Match": '"1"'}
+            assert (await http.put(path, json=new, headers=old)).status_code == 412
+            read = writes("k4") | {"If-Match": made.headers["etag"]}
+            changed = await http.put(path, json=new, headers=read)
+            assert (changed.status_code, changed.json()["kinds"]) == (200, ["unit.*"])
+            assert "secret" not in changed.json()
+            assert (await http.put(f"{path}?a=1", json=new, headers=read)).status_code == 400
+
+    run(browse)
+
+
+SECRETS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("POST", "clients", {"name": "x", "scopes": ["read"]}),
+    ("POST", "clients/client-sp-1/rotate", {}),
+    ("POST", "users", {"name": "spy@example.org", "password": PASSWORD, "scopes": ["manage"]}),
+    ("POST", "users/USER/password", {"password": PASSWORD}),
+    ("POST", "webhooks", {"url": "https://operator.example/"}),
+    ("PUT", "webhooks/HOOK", {"url": "https://operator.example/"}),
+    ("POST", "webhooks/HOOK/rotate", {}),
+)
+
+
+@pytest.mark.spec("PLAT-07")
+@pytest.mark.parametrize(("method", "path", "body"), SECRETS)
+def test_no_secret_is_made_or_shown_to_the_market_operator_on_behalf_of_a_party(
+    house: House, method: str, path: str, body: dict[str, Any]
+) -> None:
+    hook = house.bench.take("webhook.create", {"url": "https://example.org/"}, actor="client-sp-1")["id"]
+    path = path.replace("USER", house.user()).replace("HOOK", hook)
+    number = house.bench.sequencer.number
+
+    async def browse() -> None:
+        headers = writes("k", "mo") | {"On-Behalf-Of": "sp-1", "If-Match": "*"}
+        async with house.http() as http:
+            answer = await http.request(method, f"/v1/{TENANT}/{path}", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+    run(browse)
+    assert house.bench.sequencer.number == number
+
+
+@pytest.mark.spec("PLAT-01")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("clients/{}/rotate", {}),
+        ("users/{}/password", {"password": PASSWORD}),
+        ("webhooks/{}/rotate", {}),
+        ("webhooks/{}/disable", {"reason": "x"}),
+    ],
+)
+def test_a_version_tells_nothing_of_what_is_another_partys(house: House, path: str, body: dict[str, Any]) -> None:
+    hook = house.bench.take("webhook.create", {"url": "https://example.org/"}, actor="client-sp-1")["id"]
+    theirs = {"clients": "client-sp-1", "users": house.user(), "webhooks": hook}[path.split("/")[0]]
+
+    async def told(id: str) -> tuple[int, str]:
+        async with house.http() as http:
+            headers = writes(f"k-{id}", "sp-2") | {"If-Match": '"7"'}
+            answer = await http.post(f"/v1/{TENANT}/{path.format(id)}", json=body, headers=headers)
+            return answer.status_code, answer.json()["detail"].replace(id, "ID")
+
+    there, none = run(lambda: told(theirs)), run(lambda: told("nothing"))
+    assert there == none
+    assert there[0] == 404
 
 
 def test_every_address_of_the_issuer_is_in_the_openapi_document(house: House) -> None:

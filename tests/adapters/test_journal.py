@@ -278,6 +278,8 @@ def test_a_key_is_never_taken_twice_and_the_journal_names_it_and_goes_on(journal
     with pytest.raises(KeysTaken, match="used long ago") as fault:
         journal.append(batch)
     assert fault.value.keys == (("north", "dso", "k"), ("south", "dso", "k"))
+    with pytest.raises(ValueError, match="the same key"):
+        journal.append([batch[0], batch[1], replace(batch[1], number=6)])
     assert journal.entries(0) == sent(author.entries[:3])
     journal.append(batch[:2])
     assert journal.entries(0) == sent(author.entries[:5])

@@ -544,7 +544,7 @@ class Worked:
         return not self.alarm
 
 
-def observed(worked: Worked, operator: bool = False, store: Exception | None = None) -> tuple[Metrics, Any]:
+def observed(worked: Worked, store: Exception | None = None) -> tuple[Metrics, Any]:
     metrics = Metrics()
     metrics.watch(worked, {}, Watched(lambda: 4.5, lambda: 3))
 
@@ -552,10 +552,7 @@ def observed(worked: Worked, operator: bool = False, store: Exception | None = N
         if store is not None:
             raise store
 
-    async def is_operator(_: Request) -> bool:
-        return operator
-
-    return metrics, Starlette(routes=routes(metrics, worked, reach, is_operator))
+    return metrics, Starlette(routes=routes(metrics, worked, reach))
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:
@@ -626,9 +623,9 @@ def metrics_text(metrics: Metrics) -> str:
     return generate_latest(metrics.registry).decode()
 
 
-def test_metrics_are_for_this_machine_and_the_operator_alone() -> None:
-    def status(operator: bool, client: str, headers: dict[str, str]) -> int:
-        _, app = observed(Worked(), operator)
+def test_metrics_are_for_this_machine_alone() -> None:
+    def status(client: str, headers: dict[str, str]) -> int:
+        _, app = observed(Worked())
 
         async def go() -> int:
             transport = httpx.ASGITransport(app, client=(client, 1))
@@ -637,13 +634,13 @@ def test_metrics_are_for_this_machine_and_the_operator_alone() -> None:
 
         return asyncio.run(go())
 
-    assert status(False, "127.0.0.1", {}) == 200
-    assert status(False, "::1", {}) == 200
-    assert status(False, "::ffff:127.0.0.1", {}) == 200
-    assert status(False, "192.0.2.7", {}) == 403
-    assert status(False, "127.0.0.1", {"X-Forwarded-For": "192.0.2.7"}) == 403
-    assert status(False, "127.0.0.1", {"Forwarded": "for=192.0.2.7"}) == 403
-    assert status(True, "192.0.2.7", {}) == 200
+    assert status("127.0.0.1", {}) == 200
+    assert status("::1", {}) == 200
+    assert status("::ffff:127.0.0.1", {}) == 200
+    assert status("192.0.2.7", {}) == 403
+    assert status("127.0.0.1", {"X-Forwarded-For": "192.0.2.7"}) == 403
+    assert status("127.0.0.1", {"Forwarded": "for=192.0.2.7"}) == 403
+    assert status("192.0.2.7", {"Authorization": "Bearer cf_client-mo_" + "s" * 43}) == 403
 
 
 def test_health_is_the_process_and_readiness_the_sequencer_and_the_store() -> None:

@@ -73,9 +73,9 @@ class World:
         self.bench = bench or Bench()
         self.time = Time(self.bench)
         self.keys = Keys(folder / "keys.json", AT)
-        self.hooks = Webhooks(
-            self.bench, self.bench.journal, self.keys, self.time.sleep, lambda: 0.0, **({"timeout_s": 0.3} | more)
-        )
+        # Receivers of tests are on this machine.
+        given: dict[str, Any] = {"timeout_s": 0.3, "private": True} | more
+        self.hooks = Webhooks(self.bench, self.bench.journal, self.keys, self.time.sleep, lambda: 0.0, **given)
 
     async def __aenter__(self) -> World:
         self.bench.sequencer.listeners.append(self.hooks.told)
@@ -401,6 +401,20 @@ def test_a_party_that_left_is_sent_nothing(tmp_path: Path) -> None:
     run(act)
 
 
+def test_what_is_for_everybody_is_sent_to_parties_that_take_part_alone(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Receiver() as receiver, World(tmp_path) as world:
+            world.hook(receiver.url, kinds=ALL)
+            entry = world.bench.state.get(PartyEntry, "sp-1")
+            for status in (PartyStatus.SUSPENDED, PartyStatus.APPROVED):
+                world.bench.put(replace(entry, status=status))
+                world.bench.tell(note(f"own, {status}"), note(f"public, {status}", "*"))
+                await settle()
+            assert subjects(receiver) == ["own, suspended", "own, approved", "public, approved"]
+
+    run(act)
+
+
 # ---------------------------------------------------------------- restarts
 
 
@@ -485,7 +499,7 @@ def test_a_name_that_leads_into_a_private_network_is_not_called(tmp_path: Path, 
             async def resolve(host: str, port: int) -> list[str]:
                 return addresses
 
-            async with World(tmp_path, Bench(sandbox=False), resolve=resolve) as world:
+            async with World(tmp_path, resolve=resolve, private=False) as world:
                 hook = world.hook(f"https://receiver.example:{receiver.port}/in", kinds=ALL)
                 world.bench.tell(note("a"))
                 await world.time.on(61)
@@ -496,16 +510,17 @@ def test_a_name_that_leads_into_a_private_network_is_not_called(tmp_path: Path, 
     run(act)
 
 
-def test_a_tenant_that_is_no_sandbox_any_more_calls_no_private_address(tmp_path: Path) -> None:
+@pytest.mark.spec("PLAT-01")
+def test_a_server_that_was_not_told_to_calls_no_private_address_not_even_for_a_sandbox(tmp_path: Path) -> None:
     async def act() -> None:
-        async with Receiver() as receiver, World(tmp_path) as world:
-            world.hook(receiver.url, kinds=ALL)
-            from coflex.register.market import Market
-
-            world.bench.put(replace(world.bench.state.get(Market, "market"), sandbox=False))
-            world.bench.tell(note("a"))
-            await world.time.on(5)
-            assert receiver.got == []
+        async with Receiver() as receiver:
+            hooks = Webhooks(Bench(), Bench().journal, Keys(tmp_path / "other.json", AT))
+            assert not hooks._private  # what `serve` gets unless it is asked for the contrary
+            async with World(tmp_path, Bench(sandbox=True), private=False) as world:
+                world.hook(receiver.url, kinds=ALL)
+                world.bench.tell(note("a"))
+                await world.time.on(5)
+                assert receiver.got == []
 
     run(act)
 

@@ -50,7 +50,7 @@ def expected(headers: Headers) -> tuple[bytes, bytes] | None:
     an API key, and one party at most."""
     tokens = [value.split(b" ", 1) for name, value in headers if name == b"authorization"]
     keys = [value.strip() for name, value in headers if name == b"x-api-key"]
-    parties = [value for name, value in headers if name == b"on-behalf-of" and value]
+    parties = [value for name, value in headers if name == b"on-behalf-of"]
     if len(tokens) + len(keys) != 1 or len(parties) > 1:
         return None
     if any(len(token) != 2 or token[0].lower() != b"bearer" for token in tokens):

@@ -6,9 +6,11 @@ The machine then takes the command or refuses it, the same way each time, and ca
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from functools import lru_cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -89,6 +91,51 @@ def seeds() -> tuple[bytes, ...]:
             continue
         found.append(bytes((number, 0, 0)) + least)
     return tuple(found)
+
+
+# ---------------------------------------------------------------- other bodies of it
+
+ODD: tuple[Any, ...] = (
+    None, True, False, -1, 0, 1, 2, 900, 10**9, 10**15, -(10**15), 2**63, 1e-300, 1e300, 1.5, "", "x" * 300, "NaN",
+    "Infinity", "-1e999999", "1e-999999", "0.1234567890123456789012345678", "2016-07-05T10:00:00",
+    "2016-07-05T10:00:00Z", "2016-07-04T22:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z",
+    "0001-01-01T00:00:00+23:59", "2016-07-05", "9999-12-31", "0001-01-01", "\U0001f642", "a\nb", "\u202e", "..", "*",
+    [], {}, [[]], ["a", "a"], "up", "down", *SUBJECTS, *PARTIES, *THERE.values(),
+)  # fmt: skip
+
+
+def mutated(data: bytes, chance: Random) -> bytes | None:
+    """Another subject or party, or a body with one place changed; None for what is no JSON, and now and then."""
+    head, rest = bytearray(data[:3]), data[3:]
+    if len(head) < 3 or chance.random() < 0.1:
+        return None
+    try:
+        body = json.loads(rest)
+    except (ValueError, RecursionError):
+        return None
+    while (what := chance.randrange(4)) == 0:
+        head[chance.randrange(1, 3)] = chance.randrange(len(SUBJECTS))
+    if what > 1:
+        body = _changed(body, chance)
+    return bytes(head) + json.dumps(body).encode()
+
+
+def _changed(value: Any, chance: Random) -> Any:
+    """The same with something else in one place of it."""
+    if not value or not isinstance(value, dict | list) or chance.random() < 0.1:
+        return (
+            value + chance.choice((-1, 1, 1000)) if type(value) is int and chance.random() < 0.5 else chance.choice(ODD)
+        )
+    if isinstance(value, list):
+        place, copy = chance.randrange(len(value)), [*value]
+        if chance.random() < 0.2:
+            return [*copy, value[place]] if chance.random() < 0.5 else copy[:place] + copy[place + 1 :]
+        copy[place] = _changed(value[place], chance)
+        return copy
+    name = chance.choice(list(value))
+    if chance.random() < 0.1:
+        return {other: one for other, one in value.items() if other != name}
+    return {**value, name: _changed(value[name], chance)}
 
 
 # ---------------------------------------------------------------- what must hold

@@ -7,6 +7,9 @@
     check(data)    raises where something is wrong with what the product made of the bytes, else returns
     SEEDS          inputs to begin with
 
+and, where bytes changed at random would seldom be read at all, `mutated(data, chance)`: another input made of one, or
+None to have its bytes changed.
+
 What is found is written as a file `crash-...`; it belongs into tests/adapters/test_found_by_fuzzing.py, which also runs
 every target on its seeds, without atheris.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,8 +31,8 @@ def run(file: str) -> None:
     """Fuzz a target until an option says that it is enough, or something is found. Does not return."""
     import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    # What is imported already is not watched; it is imported anew.
-    for name in [name for name in sys.modules if name.partition(".")[0] in WATCHED]:
+    # What is imported already is not watched; it is imported anew, and with it what knows it.
+    for name in [name for name in sys.modules if name.partition(".")[0] in (*WATCHED, "support")]:
         del sys.modules[name]
     name = Path(file).stem
     with atheris.instrument_imports(include=[*WATCHED, name]):
@@ -36,5 +40,11 @@ def run(file: str) -> None:
     with TemporaryDirectory() as folder:
         for number, seed in enumerate(target.SEEDS):
             (Path(folder) / f"seed-{number}").write_bytes(seed)
-        atheris.Setup([*sys.argv, folder], target.check)
+        change = getattr(target, "mutated", None)
+
+        def mutate(data: bytes, most: int, seed: int) -> bytes:
+            made = change(data, Random(seed))
+            return made if made is not None and len(made) <= most else atheris.Mutate(data, most)
+
+        atheris.Setup([*sys.argv, folder], target.check, **({} if change is None else {"custom_mutator": mutate}))
         atheris.Fuzz()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -28,7 +28,9 @@ from coflex.register.access import (
     shown,
     url_fault,
 )
+from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service import chain
+from coflex.service.verbs.access import VERBS
 from support.access import AT, Bench
 
 HASH = sha256(b"secret").hexdigest()
@@ -46,6 +48,11 @@ def a_client(bench: Bench, party: str = "sp-1", scopes: tuple[str, ...] = ("read
 def a_user(bench: Bench, name: str = "ana@example.org", party: str = "sp-1") -> str:
     form = {"login": login_digest("demo", name), "password": PASSWORD, "scopes": ["read", "write"]}
     return str(bench.take("user.create", form, party=party, actor=f"client-{party}")["id"])
+
+
+def a_webhook(bench: Bench, party: str = "sp-1") -> str:
+    form = {"url": "https://example.org/in"}
+    return str(bench.take("webhook.create", form, party=party, actor=f"client-{party}")["id"])
 
 
 def a_grant(bench: Bench, user: str, client: str = "client-mo", session: str = SESSION) -> str:
@@ -91,13 +98,59 @@ def test_another_partys_client_is_answered_exactly_like_none() -> None:
 
 
 @pytest.mark.spec("PLAT-07")
-def test_the_market_operator_manages_on_behalf_and_the_journal_says_so() -> None:
+def test_the_market_operator_ends_access_on_behalf_and_the_journal_says_so() -> None:
     bench = Bench()
-    form = {"name": "Made by the operator", "scopes": ["read"], "secret_hash": HASH}
-    made = bench.take("client.create", form, party="sp-1", by="mo", actor="client-mo")
-    assert bench.state.get(Client, made["id"]).party == "sp-1"
-    command = bench.journal.entries()[-1].command
-    assert (command.party, command.by, command.actor) == ("sp-1", "mo", "client-mo")
+    user, hook = a_user(bench), a_webhook(bench)
+    for verb, form, subject in (
+        ("token.revoke", None, user),
+        ("user.lock", None, user),
+        ("user.remove", None, user),
+        ("webhook.disable", {"reason": "It floods the receiver."}, hook),
+        ("webhook.remove", None, hook),
+        ("client.revoke", None, "client-sp-1"),
+    ):
+        bench.take(verb, form, subject, party="sp-1", by="mo", actor="client-mo")
+        command = bench.journal.entries()[-1].command
+        assert (command.party, command.by, command.actor) == ("sp-1", "mo", "client-mo")
+    assert bench.state.get(Client, "client-sp-1").revoked == AT
+    with pytest.raises(Forbidden, match="Only the market operator"):
+        bench.take("token.revoke", None, "client-sp-1", party="sp-1", by="dso", actor="client-dso")
+
+
+ACCESS_MADE = {
+    "client.create": {"name": "x", "scopes": ["read"], "secret_hash": HASH},
+    "client.change": {"name": "x", "scopes": ["read"], "redirects": ["https://operator.example/"]},
+    "client.rotate": {"secret_hash": OTHER},
+    "client.first": {"name": "x", "secret_hash": HASH},
+    "user.create": {"login": login_digest("demo", "new"), "password": PASSWORD, "scopes": ["read"]},
+    "user.change": {"scopes": ["manage"]},
+    "user.change_password": {"password": PASSWORD},
+    "user.unlock": None,
+    "webhook.create": {"url": "https://operator.example/"},
+    "webhook.change": {"url": "https://operator.example/"},
+    "webhook.rotate": None,
+    "webhook.enable": None,
+}
+
+
+@pytest.mark.spec("PLAT-07")
+@pytest.mark.parametrize("verb", ACCESS_MADE)
+def test_the_market_operator_cannot_become_a_party_by_acting_on_its_behalf(verb: str) -> None:
+    bench = Bench()
+    subjects = {"client": "client-sp-1", "user": a_user(bench), "webhook": a_webhook(bench)}
+    before = list(bench.state.kinds())
+    with pytest.raises(Forbidden):
+        bench.take(verb, ACCESS_MADE[verb], subjects[verb.split(".")[0]], party="sp-1", by="mo", actor="client-mo")
+    assert list(bench.state.kinds()) == before
+
+
+def test_every_verb_of_access_is_known_to_end_something_or_not_to_be_done_on_behalf() -> None:
+    """A verb that is added must be looked at: whoever may do it on behalf of a party must not become that party."""
+    ends = {"client.revoke", "user.lock", "user.remove", "token.revoke", "webhook.remove", "webhook.disable"}
+    # By a user or its application alone, by the platform, and of the market operator's own right.
+    otherwise = {"user.sign_out", "grant.open", "grant.refresh", "grant.end", "webhook.delivered"}
+    otherwise |= {"client.limit", "issuer.set", "issuer.remove"}
+    assert {verb.name for verb in VERBS} == ends | otherwise | set(ACCESS_MADE)
 
 
 def test_the_first_client_is_made_by_the_platform_once() -> None:
@@ -294,7 +347,7 @@ def test_signing_out_ends_the_grants_of_that_sign_in_alone_and_old_revocations_a
     assert [one.session for one in bench.state.get(Grants, user).grants] == [other]
     assert bench.state.find(RevokedToken, SESSION) is not None
     bench.clock.at += timedelta(hours=13)
-    bench.take("user.sign_out", {"session": other, "expires": "2026-01-02T12:00:00Z"}, user, actor=user)
+    bench.take("user.sign_out", {"session": other, "expires": "2026-01-02T01:00:00Z"}, user, actor=user)
     assert [one.id for one in bench.state.all(RevokedToken)] == [other]
     assert bench.state.find(Grants, user) is None
 
@@ -309,6 +362,78 @@ def test_all_tokens_of_a_holder_are_revoked_by_it_or_its_manager_and_by_nobody_e
         bench.take("token.revoke", None, made, party="sp-2", actor="client-sp-2")
     with pytest.raises(Refused):
         bench.take("token.revoke", {"token": "x"}, made, actor=made)
+
+
+TOKEN = "b" * 64
+
+
+@pytest.mark.spec("PLAT-01")
+@pytest.mark.parametrize(
+    ("expires", "code"),
+    [
+        ("2020-01-01T00:00:00Z", "past"),
+        ("2026-01-01T00:00:00Z", "past"),
+        ("2026-01-01T12:00:01Z", "out_of_range"),
+        ("9999-12-31T23:59:59Z", "out_of_range"),
+        ("2026-01-01T01:00:00", "no_zone"),
+        (None, "missing"),
+    ],
+)
+def test_a_token_is_revoked_until_an_end_that_a_token_may_have(expires: str | None, code: str) -> None:
+    bench = Bench()
+    for _ in range(2):
+        with pytest.raises(Refused) as fault:
+            bench.take("token.revoke", {"token": TOKEN, "expires": expires}, "client-sp-1", actor="client-sp-1")
+        assert [one.code for one in fault.value.findings] == [code]
+    assert bench.state.count(RevokedToken) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 13)), max_size=15))
+def test_no_entry_writes_a_record_twice_whatever_is_revoked_again_and_when(steps: list[tuple[int, int]]) -> None:
+    """The store refuses such an entry and with it all that follow, so one client would stop everybody."""
+    bench = Bench()
+    for token, hours in steps:
+        expires = bench.clock.at + timedelta(hours=min(hours, 12))
+        form = {"token": str(token) * 64, "expires": expires.isoformat()}
+        try:
+            bench.take("token.revoke", form, "client-sp-1", actor="client-sp-1")
+        except Refused:
+            assert hours == 0
+        bench.clock.at += timedelta(hours=hours)
+        written = [(one.kind, one.id) for one in bench.journal.entries(limit=10**6)[-1].changes]
+        assert len(set(written)) == len(written)
+
+
+def test_an_expired_revocation_of_the_same_sign_in_is_replaced_and_not_ended_too() -> None:
+    bench = Bench()
+    user = a_user(bench)
+    for hours in (1, 3):
+        expires = AT + timedelta(hours=hours)
+        bench.take("user.sign_out", {"session": SESSION, "expires": expires.isoformat()}, user, actor=user)
+        bench.clock.at += timedelta(hours=2)
+    assert [one.kind for one in bench.journal.entries()[-1].changes] == ["revoked_token"]
+    assert bench.state.get(RevokedToken, SESSION).expires == AT + timedelta(hours=3)
+
+
+def test_a_party_revokes_a_bounded_number_of_single_tokens_and_all_at_once_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coflex.service.verbs.access.MOST_REVOKED", 3)
+    bench = Bench()
+
+    def revoke(digit: str, party: str = "sp-1") -> None:
+        form = {"token": digit * 64, "expires": (bench.clock.at + timedelta(hours=1)).isoformat()}
+        bench.take("token.revoke", form, f"client-{party}", party=party, actor=f"client-{party}")
+
+    for digit in "123":
+        revoke(digit)
+    with pytest.raises(Conflict, match="name none"):
+        revoke("4")
+    revoke("4", "sp-2")
+    bench.take("token.revoke", None, "client-sp-1", actor="client-sp-1")
+    bench.clock.at += timedelta(hours=1)
+    revoke("4")
+    assert [one.id for one in bench.state.all(RevokedToken)] == ["4" * 64]
 
 
 def test_a_user_has_a_bounded_number_of_grants_and_the_newest_stay() -> None:
@@ -380,18 +505,39 @@ def test_a_webhook_wants_the_kinds_it_names(kinds: tuple[str, ...], wanted: bool
     ],
 )
 def test_addresses_that_lead_inside_or_nowhere_are_refused(url: str) -> None:
-    assert url_fault(url, sandbox=False)
-    bench = Bench(sandbox=False)
+    assert url_fault(url)
+
+
+def test_where_private_networks_are_called_only_this_machine_is_without_tls() -> None:
+    assert url_fault("http://127.0.0.1:8000/in", private=True) == ""
+    assert url_fault("https://10.0.0.1/in", private=True) == ""
+    assert url_fault("http://10.0.0.1/in", private=True)
+    assert url_fault("https://example.org:8443/in?token=1") == ""
+
+
+@pytest.mark.parametrize("url", ["http://example.org/", "https://user:pass@example.org/", "ftp://example.org/"])
+def test_a_webhook_that_no_server_would_call_is_refused(url: str) -> None:
+    bench = Bench()
     with pytest.raises(Refused) as fault:
         bench.take("webhook.create", {"url": url}, actor="client-sp-1")
     assert [one.place for one in fault.value.findings] == ["url"]
 
 
-def test_a_sandbox_may_call_its_own_machine_without_tls_and_no_other() -> None:
-    assert url_fault("http://127.0.0.1:8000/in", sandbox=True) == ""
-    assert url_fault("https://10.0.0.1/in", sandbox=True) == ""
-    assert url_fault("http://10.0.0.1/in", sandbox=True)
-    assert url_fault("https://example.org:8443/in?token=1", sandbox=False) == ""
+@pytest.mark.spec("PLAT-01")
+@pytest.mark.parametrize("status", [PartyStatus.REQUESTED, PartyStatus.SUSPENDED, PartyStatus.REJECTED])
+def test_only_a_party_that_takes_part_has_the_platform_call_an_address(status: PartyStatus) -> None:
+    bench = Bench()
+    on, off = a_webhook(bench), a_webhook(bench)
+    bench.take("webhook.disable", {"reason": "for the test"}, off)
+    bench.put(replace(bench.state.get(PartyEntry, "sp-1"), status=status))
+    form = {"url": "https://example.org/in"}
+    for verb, subject, body in (
+        ("webhook.create", "", form), ("webhook.change", on, form), ("webhook.enable", off, None),
+    ):  # fmt: skip
+        with pytest.raises(Forbidden, match="approved"):
+            bench.take(verb, body, subject, actor="client-sp-1")
+    bench.take("webhook.disable", {"reason": "not wanted"}, on, actor="client-sp-1")
+    bench.take("webhook.remove", None, on, actor="client-sp-1")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from coflex.domain.errors import Conflict, GateClosed, Refused
 from coflex.market.design import load_design, schedule
 from coflex.market.engine import SessionState, advance, upcoming
 from coflex.register.market import Market, SessionEntry
-from coflex.service.gates import Gate, next_gate, server_instant
+from coflex.service.gates import Gate, next_gate, server_instant, steps
+from coflex.service.index import index
 from coflex.service.machine import Outcome, Verb, now
 from coflex.service.verbs.sessions import Nothing
 from coflex.service.verbs.tenants import ChangeMarket, SetClock
@@ -72,11 +73,11 @@ def take(world: World, what: str, amount: int) -> None:
 @pytest.mark.spec("MKT-02", "PLAT-05")
 @settings(max_examples=40, deadline=None)
 @given(st.lists(step, max_size=12))
-def test_every_gate_is_passed_once_and_in_order_whatever_clocks_and_restarts_do(steps: list[tuple[str, int]]) -> None:
+def test_every_gate_is_passed_once_and_in_order_whatever_clocks_and_restarts_do(ways: list[tuple[str, int]]) -> None:
     world = opened(VERBS, *AUTUMN, begin=EVE)
     expected = as_the_engine_goes(*AUTUMN)
     reached = EVE
-    for what, amount in steps:
+    for what, amount in ways:
         # A server whose clock went back goes on from the last instant it gave.
         world.clock.at = max(world.clock.at, reached - timedelta(hours=2))
         reached = max(reached, world.clock.at)
@@ -204,11 +205,48 @@ def test_a_market_that_grows_goes_on_and_one_that_ended_does_nothing() -> None:
     world = opened(VERBS)
     world.pass_time(timedelta(days=3))
     assert next_gate(world.state) is None
-    world.do("market.change", "market", ChangeMarket(last_day=date(2016, 7, 8)))
+    world.do("market.change", "market", ChangeMarket(first_day=date(2016, 7, 8), last_day=date(2016, 7, 9)))
     gate = next_gate(world.state)
-    assert isinstance(gate, Gate) and (gate.verb, gate.subject) == ("session.announce", "2016-07-06")
+    assert isinstance(gate, Gate) and (gate.verb, gate.subject) == ("session.announce", "2016-07-08")
     world.sequencer.pass_gates()
-    assert {entry.day for entry in world.state.all(SessionEntry)} == {date(2016, 7, day) for day in (5, 6, 7, 8)}
+    assert {entry.day for entry in world.state.all(SessionEntry)} == {date(2016, 7, day) for day in (5, 8, 9)}
+
+
+def test_no_day_is_announced_whose_gates_have_passed() -> None:
+    world = opened(VERBS)
+    world.pass_time(timedelta(days=3))  # to 7 July, half an hour before the first gate of the 8th opens
+    for change, code in (
+        (ChangeMarket(last_day=date(2016, 7, 8)), "too_late"),
+        (ChangeMarket(last_day=date(2016, 7, 8), first_day=date(2016, 7, 7)), "too_late"),
+        (ChangeMarket(last_day=date(2016, 7, 8), first_day=date(2016, 7, 5)), "announced"),
+    ):
+        with pytest.raises(Refused) as told:
+            world.do("market.change", "market", change)
+        assert [finding.code for finding in told.value.findings] == [code]
+    world.do("market.change", "market", ChangeMarket(title="Only its name"))
+
+
+def test_gates_and_steps_do_not_look_again_at_sessions_that_are_over() -> None:
+    looked: list[str] = []
+
+    class Over(SessionEntry):
+        def __getattribute__(self, name: str) -> Any:
+            looked.append(name)
+            return super().__getattribute__(name)
+
+    world = opened(VERBS)
+    world.sequencer.pass_gates()
+    first = world.state.all(SessionEntry)[0]
+    values = {field.name: getattr(first, field.name) for field in fields(first)}
+    for n in range(100):
+        name = f"2016-07-04.local-{n}"
+        world.state.put("session", name, Over(**values | {"id": name, "state": "published", "day": date(2016, 7, 4)}), 1)
+    gate, due = next_gate(world.state), steps(world.state)
+    assert gate is not None and gate.subject == first.id
+    looked.clear()
+    world.state.put("session", first.id, replace(first, alarm="written"), 1)
+    assert (next_gate(world.state), steps(world.state)) == (gate, due)
+    assert looked == []
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,15 +13,17 @@ import pytest
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Outdated, Refused
 from coflex.domain.party import Party, Role
 from coflex.market.design import design_text
+from coflex.register.access import User
 from coflex.register.market import DesignText, Market, Proposal, ProposalStatus, SessionEntry
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.register.products import ProductEntry
 from coflex.service.machine import Context, Outcome, Verb
+from coflex.service.ports import Command
 from coflex.service.state import State
 from coflex.service.verbs.proposals import Refuse
 from coflex.service.verbs.tenants import ChangeMarket
 from coflex.simulation.demo import demo_case
-from support.markets import LONG_AGO, World, opened, putting, table
+from support.markets import LONG_AGO, World, opened, putting, table, user
 
 MO2 = Party("mo-2", "Another market operator", (Role.MARKET_OPERATOR,))
 
@@ -27,7 +31,8 @@ MO2 = Party("mo-2", "Another market operator", (Role.MARKET_OPERATOR,))
 def _approve(state: State, context: Context, form: bool) -> Outcome:
     status = PartyStatus.APPROVED if form else PartyStatus.SUSPENDED
     entry = PartyEntry(MO2.id, MO2, status, LONG_AGO)
-    return Outcome({}, ((PartyEntry, MO2.id, entry),))
+    persons = (user("ada", MO2.id), user("ben", MO2.id))
+    return Outcome({}, ((PartyEntry, MO2.id, entry), *((User, one.id, one) for one in persons)))
 
 
 def world() -> World:
@@ -37,8 +42,8 @@ def world() -> World:
     return made
 
 
-def propose(made: World, form: ChangeMarket, party: str = "mo") -> str:
-    receipt = made.do("market.change", "market", form, party, "ann")
+def propose(made: World, form: ChangeMarket, party: str = "mo", actor: str = "ann") -> str:
+    receipt = made.do("market.change", "market", form, party, actor)
     assert receipt.status == 202
     return msgspec.json.decode(receipt.reply, type=Proposal).id
 
@@ -59,6 +64,60 @@ def test_a_change_of_the_market_waits_for_a_second_person() -> None:
     assert (market.title, market.price_limit_eur_mwh) == ("Another name", 150)
     assert (kept.status, kept.proposed_by, kept.decided_by) == (ProposalStatus.CONFIRMED, "ann", "bob")
     with pytest.raises(Conflict, match="confirmed already"):
+        confirm(made, proposal)
+
+
+@dataclass(frozen=True, slots=True)
+class Made(User):
+    """A user, and who made its account."""
+
+    created_by: str = ""
+
+
+def put_user(made: World, name: str, party: str, by: str = "", **more: Any) -> None:
+    one = user(name, party)
+    values = {field.name: getattr(one, field.name) for field in fields(one)} | {"created_by": by} | more
+    made.state.put("user", name, Made(**values), made.sequencer.number)
+
+
+@pytest.mark.spec("PLAT-07")
+def test_the_two_persons_are_two_users_of_the_party_itself() -> None:
+    made = world()
+    put_user(made, "client's", "mo-2")
+    with pytest.raises(Forbidden):
+        propose(made, ChangeMarket(title="Mine"), "mo", "client-mo")
+    proposal = propose(made, ChangeMarket(title="Mine"))
+    for actor, by in (("client-mo", "mo"), ("operator", "mo"), ("bob", "mo-2"), ("client's", "mo")):
+        with pytest.raises(Forbidden, match="by a person"):
+            made.sequencer.submit(Command("t", "proposal.confirm", proposal, "mo", by, actor, b"{}"))
+    put_user(made, "bob", "mo", locked=LONG_AGO)
+    with pytest.raises(Forbidden, match="by a person"):
+        confirm(made, proposal)
+    put_user(made, "bob", "mo")
+    confirm(made, proposal)
+    assert made.state.get(Market, "market").title == "Mine"
+
+
+@pytest.mark.spec("PLAT-07")
+def test_nobody_confirms_with_an_account_of_its_own_making() -> None:
+    made = world()
+    put_user(made, "second", "mo", by="ann")
+    put_user(made, "third", "mo", by="second")
+    put_user(made, "of client", "mo", by="client-mo")
+    for first, other in (("ann", "second"), ("second", "ann"), ("ann", "third"), ("third", "ann")):
+        proposal = propose(made, ChangeMarket(title="Mine alone"), actor=first)
+        with pytest.raises(Forbidden, match="second person"):
+            confirm(made, proposal, actor=other)
+    for other in ("bob", "of client"):
+        confirm(made, propose(made, ChangeMarket(title=f"With {other}")), actor=other)
+        assert made.state.get(Market, "market").title == f"With {other}"
+
+
+def test_what_was_proposed_by_nobody_of_the_party_is_not_confirmed() -> None:
+    made = world()
+    proposal = propose(made, ChangeMarket(title="Mine"))
+    made.state.put("user", "ann", None, 0)
+    with pytest.raises(Forbidden, match="nobody who is a user"):
         confirm(made, proposal)
 
 
@@ -87,20 +146,26 @@ def test_what_was_refused_or_taken_back_never_happens() -> None:
 
 def test_who_lost_the_role_confirms_nothing_and_who_never_had_it_proposes_nothing() -> None:
     made = world()
-    proposal = propose(made, ChangeMarket(title="By the second"), "mo-2")
+    proposal = propose(made, ChangeMarket(title="By the second"), "mo-2", "ada")
     made.do("test.second", "", False)
-    with pytest.raises(Forbidden):
-        confirm(made, proposal, "mo-2")
+    with pytest.raises(Forbidden, match="has not got it"):
+        confirm(made, proposal, "mo-2", "ben")
     with pytest.raises(Forbidden):
         made.do("market.change", "market", ChangeMarket(title="By a provider"), "sp-01", "sam")
 
 
 def test_a_proposal_that_turns_out_faulty_is_refused_at_its_confirmation_and_goes_on_waiting() -> None:
     made = world()
-    proposal = propose(made, ChangeMarket(last_day=date(2010, 1, 1), price_caps={"nothing": Decimal(1)}))
+    with pytest.raises(Refused) as told:
+        propose(made, ChangeMarket(last_day=date(2010, 1, 1), price_caps={"nothing": Decimal(1)}))
+    assert [finding.code for finding in told.value.findings] == ["announced", "days", "unknown_product"]
+    made.sequencer.pass_gates()
+    proposal = propose(made, ChangeMarket(last_day=date(2016, 7, 6)))
+    confirm(made, propose(made, ChangeMarket(last_day=date(2016, 7, 9))))
+    made.sequencer.pass_gates()
     with pytest.raises(Refused) as told:
         confirm(made, proposal)
-    assert [finding.code for finding in told.value.findings] == ["announced", "days", "unknown_product"]
+    assert [finding.code for finding in told.value.findings] == ["announced"]
     assert made.state.get(Proposal, proposal).status is ProposalStatus.WAITING
 
 
@@ -138,7 +203,7 @@ def test_a_design_keeps_the_text_it_was_used_with() -> None:
         (ChangeMarket(document=changed), "no_id"),
     ):
         with pytest.raises(Refused) as told:
-            confirm(made, propose(made, form))
+            propose(made, form)
         assert [finding.code for finding in told.value.findings] == [code]
     mine = changed.replace("id: beflexible_six", "id: mine", 1)
     confirm(made, propose(made, ChangeMarket(design="mine", document=mine)))
@@ -150,8 +215,15 @@ def test_price_caps_are_changed_at_the_products() -> None:
     product = made.state.all(ProductEntry)[0]
     confirm(made, propose(made, ChangeMarket(price_caps={product.id: Decimal(90)})))
     assert made.state.get(ProductEntry, product.id).product.price_cap_eur_mwh == 90
-    with pytest.raises(Refused):
-        confirm(made, propose(made, ChangeMarket(price_caps={product.id: Decimal(-1)})))
+    feed = [item.note for item in made.journal.feed("t", "dso", (0, 0), 1000)]
+    assert [note.subject for note in feed if note.kind == "product.changed"] == [product.id]
+    for cap in (Decimal(-1), Decimal(1_000_001), Decimal("NaN")):
+        with pytest.raises(Refused):
+            propose(made, ChangeMarket(price_caps={product.id: cap}))
+    gone = replace(made.state.get(ProductEntry, product.id), withdrawn=LONG_AGO)
+    made.state.put("product", product.id, gone, 1)
+    with pytest.raises(Refused, match="1 fault"):
+        propose(made, ChangeMarket(price_caps={product.id: Decimal(90)}))
 
 
 @pytest.mark.parametrize(

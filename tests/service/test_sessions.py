@@ -22,24 +22,27 @@ from coflex.domain.clearing import Award, Holding, MeritLine, Status
 from coflex.domain.errors import CoflexError, Conflict, Forbidden, GateClosed, Refused, SoldTwice
 from coflex.domain.need import LocalNeed, Request
 from coflex.domain.offer import Offer
+from coflex.domain.party import Party, Role
 from coflex.domain.quantity import Direction
 from coflex.process.answering import _Asked, _kept, _Scene
 from coflex.process.clear import clear
 from coflex.process.plan import plan
+from coflex.register.consents import Consent, Window
 from coflex.register.market import Proposal, SessionEntry, SessionRequests
-from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack, unpack
-from coflex.register.parties import PartyEntry
+from coflex.register.outcomes import SessionOutcome, Span, Step, outcome_id, pack, unpack
+from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.register.prequalification import GridPrequalification, GridStatus, ProductQualification, grid_id
-from coflex.register.resources import UnitEntry, UnitStatus
+from coflex.register.resources import GroupEntry, UnitEntry, UnitStatus
 from coflex.register.work import Answer, Job, Work
-from coflex.service import rules
-from coflex.service.engine import Engine, Worker, job, pending, register, work_off
+from coflex.service import engine, rules
+from coflex.service.engine import Engine, Pending, Worker, job, pending, work_off
 from coflex.service.gates import next_gate, plan_of
-from coflex.service.ledger import awards, decided, free_kw, held, holdings, merit_order, needs, planned
-from coflex.service.machine import Context, Outcome, Verb, encode, now
+from coflex.service.ledger import awards, buyer_of, decided, free_kw, held, holdings, merit_order, needs, planned
+from coflex.service.machine import Context, Machine, Outcome, Verb, encode, now
 from coflex.service.replay import fingerprint
+from coflex.service.standing import register
 from coflex.service.verbs import VERBS, prequalification
-from coflex.service.verbs.sessions import Again, AskedForm, Nothing, Requests
+from coflex.service.verbs.sessions import Again, AskedForm, Nothing, Requests, Retry
 from coflex.service.who import Who
 from coflex.simulation import demo
 from coflex.simulation.demo import Counterparts, demo_case
@@ -47,6 +50,7 @@ from support.computing import computing
 from support.markets import (
     BEGIN,
     COMPUTED,
+    LONG_AGO,
     TENANT,
     Hand,
     World,
@@ -284,10 +288,10 @@ def test_a_step_that_fails_raises_the_alarm_and_its_day_waits_for_the_market_ope
     feed = [item.note.kind for item in world.journal.feed(TENANT, "mo", (0, 0), 1000)]
     assert feed.count("session.failed") == 1
     with pytest.raises(Conflict):
-        world.do("session.retry", GLOBAL, Again("why not"), "mo", "ann")
+        world.do("session.retry", GLOBAL, Retry("why not"), "mo", "ann")
     with pytest.raises(Forbidden):
-        world.do("session.retry", LOCAL, Again("mine"), "dso", "dan")
-    world.do("session.retry", LOCAL, Again("the solver was mended"), "mo", "ann")
+        world.do("session.retry", LOCAL, Retry("mine"), "dso", "dan")
+    world.do("session.retry", LOCAL, Retry("the solver was mended"), "mo", "ann")
     work_off(world.sequencer, COMPUTED)
     assert world.state.get(SessionEntry, LOCAL).state == "published"
     assert world.state.get(SessionEntry, GLOBAL).plan
@@ -330,6 +334,30 @@ def test_two_persons_take_a_result_back_and_it_is_computed_anew_without_an_offer
 
 
 @pytest.mark.spec("PLAT-07")
+def test_a_rerun_leaves_offers_out_of_that_result_alone_and_names_those_of_its_book() -> None:
+    world = just_after("session.cleared", LOCAL)
+    first, second = sorted({award.offer for award in decided(world.state, LOCAL, Award)})[:2]
+    whole = outcome(world, LOCAL)
+    for without in ((first,), (second,), ()):
+        world.do("proposal.confirm", propose(world, Again("again", without)), party="mo", actor="bob")
+        work_off(world.sequencer, COMPUTED)
+        result = outcome(world, LOCAL)
+        assert result.given == whole.given
+        assert tuple(name for name, _ in result.left_out) == without
+        assert not {award.offer for award in decided(world.state, LOCAL, Award)} & set(without)
+    assert outcome(world, LOCAL) == whole
+    with pytest.raises(Refused) as told:
+        propose(world, Again("mistyped", (first, "sp-01/nothing", "no one's")))
+    assert [finding.place for finding in told.value.findings] == ["without[1]", "without[2]"]
+
+
+@pytest.mark.spec("PLAT-07")
+def test_one_person_who_has_a_step_retried_leaves_nothing_out() -> None:
+    with pytest.raises(Refused, match="The request"):
+        just_before("session.cleared", LOCAL).do("session.retry", LOCAL, Again("why not", ("sp-01/a",)), "mo", "ann")
+
+
+@pytest.mark.spec("PLAT-07")
 def test_a_result_others_were_cleared_on_or_that_is_being_delivered_is_not_taken_back() -> None:
     world = just_after("session.cleared", GLOBAL)
     with pytest.raises(Conflict, match="cleared on this result"):
@@ -360,10 +388,99 @@ def test_what_may_not_be_offered_any_more_at_the_gate_is_left_out_and_its_provid
     assert {name for name, _ in result.left_out} == {
         offer.id for offer in unpack(result.given, Offer) if offer.unit == gone.unit
     }
-    assert all("status, consent or qualification" in why for _, why in result.left_out)
+    assert all("the unit is inactive" in why for _, why in result.left_out)
     assert gone.unit not in {holding.unit for holding in holdings(world.state, DAY)}
     told = [item.note for item in world.journal.feed(TENANT, gone.provider, (0, 0), 1000)]
     assert "offers.left_out" in {note.kind for note in told}
+
+
+def test_after_the_gate_the_register_changes_nothing_of_a_result_whenever_it_is_computed() -> None:
+    def anything(state, context: Context, form: Nothing) -> Outcome:  # type: ignore[no-untyped-def]
+        """Everybody is suspended, every unit gone, every consent withdrawn, every qualification another one."""
+        units = [replace(one, status=UnitStatus.TERMINATED) for one in state.all(UnitEntry)]
+        groups = [replace(one, status=UnitStatus.TERMINATED) for one in state.all(GroupEntry)]
+        parties = [
+            replace(one, status=PartyStatus.SUSPENDED)
+            for one in state.all(PartyEntry)
+            if one.party.roles == (Role.SERVICE_PROVIDER,)
+        ]
+        consents = [replace(one, withdrawn=context.now) for one in state.all(Consent)]
+        checks = [replace(one, answer=None) for one in state.all(GridPrequalification)]
+        buyer = PartyEntry("aaa", Party("aaa", "Another", (Role.DSO,)), PartyStatus.APPROVED, LONG_AGO)
+        return Outcome({}, tuple((type(one), one.id, one) for one in (
+            *units, *groups, *parties, *consents, *checks, buyer
+        )))  # fmt: skip
+
+    verbs = table(extra=(putting(demo_case()), Verb("test.anything", Nothing, anything)))
+    before = just_before("session.cleared", LOCAL)
+    world = World(verbs, before.clock, before.journal)
+    (work,) = pending(world.machine)
+    made = job(world.machine, work)
+    assert made.offers and made.register.limits and not made.without and made.buyer == "dso"
+    world.do("test.anything")
+    assert job(world.machine, work) == made
+    world.restart()
+    assert job(world.machine, work) == made
+
+
+@pytest.mark.spec("REG-04", "REG-10", "ACT-07")
+def test_at_the_gate_a_unit_is_held_to_the_limits_of_then_and_sold_by_its_provider_of_then() -> None:
+    made = next(one for one in demo_jobs() if one.work is Work.CLEAR)
+    bought = [award for award in decided(demo_world().state, LOCAL, Award) if award.unit]
+    late, weak, shut, moved = sorted({award.unit for award in bought if award.quantity_kw > 1})[:4]
+    far = made.at + timedelta(days=30)
+    limits = {one.unit: one for one in made.register.limits}
+    limits[late] = replace(limits[late], allowed=(Span(far, far + timedelta(days=1)),))
+    limits[weak] = replace(limits[weak], up_kw=1, down_kw=1)
+    limits[shut] = replace(limits[shut], owner=(Window(made.at, far, 0, 0),))
+    units = tuple(replace(one, provider="sp-99") if one.id == moved else one for one in made.register.units)
+    held_to = replace(made, register=replace(made.register, units=units, limits=tuple(limits.values())))
+    result = msgspec.json.decode(COMPUTED(held_to).body, type=SessionOutcome)
+    why = dict(result.left_out)
+    for unit, reason in ((late, "declared"), (weak, "qualified"), (shut, "declared"), (moved, "another provider's")):
+        mine = [offer.id for offer in made.offers if offer.unit == unit]
+        assert mine and all(reason in why[name] for name in mine), (unit, [why.get(name) for name in mine])
+    kept = [award for award in unpack(result.added, Award) if award.unit in (late, weak, shut, moved)]
+    assert not kept and len(unpack(result.added, Award)) > 0
+    # Who took the unit over offers it in its turn.
+    taken_over = tuple(replace(one, provider="sp-99") if one.unit == moved else one for one in made.offers)
+    result = msgspec.json.decode(COMPUTED(replace(held_to, offers=taken_over)).body, type=SessionOutcome)
+    assert {award.provider for award in unpack(result.added, Award) if award.unit == moved} == {"sp-99"}
+
+
+@pytest.mark.spec("MKT-03")
+def test_an_offer_that_the_cap_of_its_time_let_in_is_not_dismissed_for_another_cap() -> None:
+    made = next(one for one in demo_jobs() if one.work is Work.CLEAR)
+    first = made.offers[0]
+    dear = replace(first, steps=tuple(replace(step, price_eur_mwh=Decimal(1001)) for step in first.steps[:1]))
+    result = COMPUTED(replace(made, offers=(dear, *made.offers[1:])))
+    assert msgspec.json.decode(result.body, type=SessionOutcome).left_out == ()
+
+
+def test_offers_of_what_came_after_the_plan_are_left_out_and_it_is_said_why() -> None:
+    made = next(one for one in demo_jobs() if one.work is Work.CLEAR)
+    new = replace(made.offers[0], id="new", unit="cu-new")
+    result = msgspec.json.decode(COMPUTED(replace(made, offers=(*made.offers, new))).body, type=SessionOutcome)
+    assert result.left_out == (("new", "cu-new was not registered and qualified when the session was planned."),)
+
+
+@pytest.mark.spec("MKT-04")
+def test_the_buyer_of_a_session_that_opened_stays_its_buyer() -> None:
+    def approve(state, context: Context, form: Nothing) -> Outcome:  # type: ignore[no-untyped-def]
+        one = PartyEntry("aaa", Party("aaa", "Another", (Role.DSO, Role.TSO)), PartyStatus.APPROVED, LONG_AGO)
+        return Outcome({}, ((PartyEntry, one.id, one),))
+
+    verbs = table(extra=(putting(demo_case()), Verb("test.approve", Nothing, approve)))
+    before = just_after("session.open", LOCAL)
+    world = World(verbs, before.clock, before.journal)
+    world.do("test.approve")
+    asked = world.state.find(SessionRequests, GLOBAL)
+    assert asked is not None and asked.buyer == "tso"
+    play(world, COMPUTED, until=world.state.get(SessionEntry, GLOBAL).closes)
+    buyers = {entry.id: outcome(world, entry.id).buyer for entry in world.state.all(SessionEntry) if entry.outcome}
+    assert buyers == {LOCAL: "dso", GLOBAL: "tso"}
+    later = world.state.get(SessionEntry, f"{DAY}.local-3")
+    assert later.state == "announced" and buyer_of(world.state, plan_of(world.state, later)) == "aaa"
 
 
 def test_a_unit_leaves_the_register_of_offers_with_its_status_consent_or_qualification() -> None:
@@ -569,6 +686,32 @@ def test_the_engine_brings_results_back_as_they_become_due() -> None:
     asyncio.run(scene())
     assert world.state.get(SessionEntry, LOCAL).state == "published"
     assert outcome(world, LOCAL) == outcome(demo_world(), LOCAL)
+
+
+@pytest.mark.spec("PLAT-05")
+@pytest.mark.parametrize("session", [LOCAL, GLOBAL])
+def test_a_job_that_cannot_be_made_is_an_alarm_and_no_circle_at_full_speed(
+    session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = just_before("session.cleared", session)
+    tried: list[str] = []
+
+    def broken(machine: Machine, work: Pending) -> Job:
+        tried.append(work.subject)
+        raise KeyError("cu-0001")
+
+    async def compute(job: Job) -> Answer:
+        raise AssertionError("there is nothing to compute")
+
+    async def scene() -> None:
+        task = asyncio.create_task(Engine(world.sequencer, compute).run())
+        await asyncio.sleep(0.2)
+        task.cancel()
+
+    monkeypatch.setattr(engine, "job", broken)
+    asyncio.run(scene())
+    assert tried == [session]
+    assert "KeyError('cu-0001')" in world.state.get(SessionEntry, session).alarm
 
 
 # ---------------------------------------------------------------- the demo

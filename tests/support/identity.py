@@ -54,12 +54,18 @@ WEAK = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
 class House:
     """A whole door on a bench: identity, its addresses, and those of access, behind one application."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, outside: OutsideKeys | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits | None = None,
+        outside: OutsideKeys | None = None,
+        private_webhooks: bool = False,
+    ) -> None:
         self.bench = Bench()
         self.keys = Keys(folder / "identity" / "keys.json", AT)
         self.identity = Identity(self.bench.machine, self.bench.clock, self.keys, ADDRESS, limits, outside)
         self.passwords = Passwords(WEAK)
-        self.accounts = Accounts(self.keys, self.passwords)
+        self.accounts = Accounts(self.keys, self.passwords, private_webhooks)
         bench = self.bench
         self.desk = Desk(bench.machine, bench.sequencer, bench.journal, bench.clock, self.identity.authenticate)
         rooms = (access_room(self.accounts),)

@@ -13,6 +13,7 @@ from coflex.adapters.store.memory import MemoryStore
 from coflex.domain.unit import Unit
 from coflex.process.answering import answer
 from coflex.process.ports import Case
+from coflex.register.access import ClientScope, User
 from coflex.register.consents import Consent, ConsentScope
 from coflex.register.market import Market
 from coflex.register.parties import PartyEntry, PartyStatus
@@ -122,7 +123,9 @@ LONG_AGO, LONG_AHEAD = datetime(2016, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tz
 
 
 def records(case: Case) -> Iterator[Record]:
-    """The register of a case, everything approved, consented to and qualified with its whole power."""
+    """The register of a case, everything approved, consented to and qualified with its whole power; two persons of the
+    market operator."""
+    yield from (user("ann", "mo"), user("bob", "mo"))
     for party in case.parties:
         yield PartyEntry(party.id, party, PartyStatus.APPROVED, LONG_AGO)
     for product in case.products:
@@ -141,6 +144,10 @@ def records(case: Case) -> Iterator[Record]:
             qualification_id(group.id, group.product), group.id, group.product, group.provider, (), "", 0, 0,
             ProductStatus.PASSED, LONG_AGO, grant=grant,
         )  # fmt: skip
+
+
+def user(name: str, party: str) -> User:
+    return User(name, party, (ClientScope.WRITE,), f"login of {name}", "", LONG_AGO, LONG_AGO)
 
 
 def consent(unit: Unit, starts: datetime = LONG_AGO, ends: datetime = LONG_AHEAD) -> Consent:

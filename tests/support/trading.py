@@ -57,9 +57,9 @@ def serve(tell: Tell, store: str, folder: Path, port: int, units: int, providers
                 await desk.submit(command)
         app, counts = Starlette(), Metrics()
         problems.install(app)
-        orders = Orders(app, desk, counts.request)
+        rest = dressed(app, listening, logs("json", (folder / "log").open("a")), counts, machine.tenants)
         try:
-            yield dressed(orders, listening, logs("json", (folder / "log").open("a")), counts, machine.tenants)
+            yield Orders(rest, desk, counts.request)
         finally:
             await asyncio.to_thread(sequencer.close)
             journal.close()

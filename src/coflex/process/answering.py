@@ -4,9 +4,10 @@ A job brings the register and what the day's sessions decided so far; the case b
 store is filled as the verbs would have left it, one verb runs on it, and what it wrote and took away is the answer.
 Nothing else enters: the same job on the same case gives the same bytes.
 
-The register a session was planned with goes with it to its clearing, and on to the session that it forwards to; what
-was allowed then and is not at the gate is left out of the offers. Units that the case's grid does not know act outside
-of it. Parties offer within their qualified power and their owners' limits; the platform nominates nothing for them.
+The register a session was planned with goes with it to its clearing, and on to the session that it forwards to. Offers
+are held against the less of what was allowed then and at the gate, where it was settled whose they are. Units that the
+case's grid does not know act outside of it. Parties offer within their qualified power and their owners' limits; the
+platform nominates nothing for them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from coflex.register.outcomes import (
     SessionOutcome,
     Step,
     UnitLimit,
+    computed_with,
     keep_document,
     keep_series,
     kept_document,
@@ -144,18 +146,25 @@ class _Scene:
     def day(self) -> Day:
         """The delivery day with the units of the job's register. Raises NotReady where a role is missing or the
         case's profiles do not hold the day."""
-        _somebody(self.register)
-        day = Day(_case(self.job, self.case, self.register), self.design)
+        register = self.register
+        if self.job.buyer:
+            register = _buying(register, self.job.buyer, self._bare.plan(self.job.session).session.buyers[0].role)
+        _somebody(register)
+        day = Day(_case(self.job, self.case, register), self.design)
         span, axis = self.case.profiles.axis, day.case.axis
         if axis.start < span.start or span.end < axis.end:
             raise NotReady(f"The case '{self.job.case}' has no profiles of {self.job.day}.", "Choose days it holds.")
         return day
 
     @cached_property
+    def _bare(self) -> Day:
+        """The delivery day without a register: its sessions alone."""
+        return Day(_case(self.job, self.case, Register()), self.design)
+
+    @cached_property
     def source(self) -> str:
         """The session whose plan looked ahead for this one: itself, or the one that forwards to it."""
-        bare = Day(_case(self.job, self.case, Register()), self.design)
-        return bare.forwarder(bare.plan(self.job.session)).id
+        return self._bare.forwarder(self._bare.plan(self.job.session)).id
 
     @property
     def looks_ahead(self) -> bool:
@@ -166,11 +175,13 @@ class _Scene:
 
     @cached_property
     def register(self) -> Register:
-        """The register that this step works with: of now for a plan that looks ahead, else of that plan; with every
-        unit that is held in the day, whatever became of it."""
+        """The register that this step works with: of now for a plan that looks ahead, else of that plan, for a clearing
+        as the gate found it; with every unit that is held in the day, whatever became of it."""
         base = self.job.register
         if not self.looks_ahead:
             base = self._planned_with(self.source)
+        if self.job.work is Work.CLEAR:
+            base = _at_gate(base, self.job.register)
         known = {unit.id for unit in base.units}
         gone = {holding.unit for holding in self.holdings} - known
         units, points = list(base.units), {point.id: point for point in base.points}
@@ -241,7 +252,7 @@ class _Scene:
         if self.source == session.id:
             return []
         results = [one for one in self.job.before if (one.session, one.step) == (self.source, Step.RESULT)]
-        offers = [offer for one in results for offer in unpack(one.given, Offer)]
+        offers = [offer for one in results for offer in computed_with(one)]
         return [replace(_kept(offer), id=f"{self.source}/{offer.id}") for offer in offers]
 
     def _lights(self) -> Iterator[StaticLight]:
@@ -255,14 +266,18 @@ class _Scene:
             yield _light("", Direction.UP, 0, 0)
 
     def _aligned(self, name: str, series: Series) -> Series:
-        """Series by unit in the day's order of units; nothing for a unit that they do not hold."""
-        if name.rpartition("/")[2] not in BY_UNIT:
+        """Series by unit in the day's order of units; nothing for a unit that they do not hold. At the gate a unit has
+        no more than it is allowed there, whatever it was planned with."""
+        what = name.rpartition("/")[2]
+        if what not in BY_UNIT:
             return series
         names = tuple(unit.id for unit in self.day.units)
         values = np.zeros((len(names), len(series.axis)))
         for u, unit in enumerate(names):
             if unit in series.names:
                 values[u] = series.row(unit)
+        if self.job.work is Work.CLEAR and what != "nomination":
+            values = np.minimum(values, self.caps(series.axis)[0 if what == "up" else 1])
         return Series(names, series.axis, values)
 
     # ------------------------------------------------------------ what may be offered
@@ -291,41 +306,91 @@ class _Scene:
 
     def offer(self, t: Transaction, session: SessionPlan) -> tuple[tuple[str, str], ...]:
         """Put in the offers that are good at the gate; the others with the reasons."""
-        offers = [replace(offer, session=session.id) for offer in self.job.offers]
+        why = dict(self.job.without)
+        why |= {offer.id: reason for offer in self.job.offers if offer.id not in why and (reason := self._new(offer))}
+        offers = [replace(offer, session=session.id) for offer in self.job.offers if offer.id not in why]
         kept, findings = intake(session, offers, self._context(t, session))
         t.add([_kept(offer) for offer in kept])
         good = {offer.id for offer in kept}
-        why = {
-            offer.id: " ".join(f.message for f in findings if _is_of(f, offer.id))
-            for offer in offers
-            if offer.id not in good
-        }
+        for offer in offers:
+            if offer.id not in good:
+                why[offer.id] = " ".join(f.message for f in findings if _is_of(f, offer.id))
         return tuple(sorted(why.items()))
+
+    def _new(self, offer: Offer) -> str:
+        """Why an offer is of something that the session's plan did not know; empty where it did."""
+        groups = {group.id for group in self.day.case.groups}
+        if offer.unit in self.day.unit_by_id or offer.group in groups:
+            return ""
+        return f"{offer.unit or offer.group} was not registered and qualified when the session was planned."
 
     def _context(self, t: Transaction, session: SessionPlan) -> IntakeContext:
         """What offers are held against at the gate: what the clearing itself will count on."""
         day, buyer = self.day, self.day.buyer(session)
         up, down = free_power(t, day.plan(self.source), session)
-        up_cap, down_cap = self.caps(session.horizon)
-        up, down = np.minimum(up.astype(np.int64), up_cap), np.minimum(down.astype(np.int64), down_cap)
         energy = zip(day.units, *energy_left(day.units, self.holdings, session, buyer), strict=True)
-        now = {unit.id for unit in self.job.register.units}
+        available = zip(day.units, up.astype(np.int64), down.astype(np.int64), strict=True)
         return IntakeContext(
             units=day.unit_by_id,
             groups={group.id: group for group in day.case.groups},
-            products={product.id: product for product in day.case.products},
+            products={product.id: self._any_price(product) for product in day.case.products},
             levels=day.levels,
             buyers=(buyer,),
             qualified_kw=qualified_kw(t.all(StaticLight), day.units),
-            available_kw={unit.id: (up[u], down[u]) for u, unit in enumerate(day.units)},
+            available_kw={unit.id: (u, d) for unit, u, d in available},
             held={(holding.unit, holding.start): holding for holding in self.holdings},
             energy_kwh={unit.id: (float(u), float(d)) for unit, u, d in energy},
-            barred={
-                name: "it may not be offered any more: status, consent or qualification have ended"
-                for name in day.unit_by_id
-                if name not in now
-            },
         )
+
+    def _any_price(self, product: Product) -> Product:
+        """A product whose cap lets every offer pass: each was held against the cap of when it came."""
+        prices = (abs(step.price_eur_mwh) for offer in self.job.offers for step in offer.steps)
+        return replace(product, price_cap_eur_mwh=max(prices, default=product.price_cap_eur_mwh))
+
+
+def _buying(register: Register, buyer: str, role: Role) -> Register:
+    """A register in which nobody but the session's buyer has its role."""
+    known = {party.id: party for party in register.parties} | {buyer: Party(buyer, buyer, (role,))}
+    known |= {party.id: party for party in register.parties if party.id == buyer and role in party.roles}
+    parties = [
+        party if party.id == buyer else replace(party, roles=tuple(one for one in party.roles if one is not role))
+        for party in known.values()
+    ]
+    return replace(register, parties=tuple(parties))
+
+
+def _at_gate(planned: Register, gate: Register) -> Register:
+    """The register of a plan as the gate found it: a unit that is offered is with its provider of then, and gives the
+    less of what it could when the session was planned and then; its groups are those of then."""
+    now = {unit.id: unit for unit in gate.units}
+    then, limits = {limit.unit: limit for limit in planned.limits}, {limit.unit: limit for limit in gate.limits}
+    for name in now.keys() & then.keys():
+        limit, before = limits.get(name, UnitLimit(name, 0, 0, ())), then[name]
+        up_kw, down_kw = min(limit.up_kw, before.up_kw), min(limit.down_kw, before.down_kw)
+        then[name] = replace(limit, up_kw=up_kw, down_kw=down_kw)
+    units = tuple(_taken_over(unit, now.get(unit.id, unit)) for unit in planned.units)
+    known = {unit.id for unit in units}
+    groups = {group.id: group for group in planned.groups}
+    groups |= {group.id: group for group in gate.groups if known.issuperset(group.units)}
+    return replace(
+        planned, units=units, limits=tuple(then.values()), groups=tuple(groups[name] for name in sorted(groups))
+    )
+
+
+def _taken_over(planned: Unit, now: Unit) -> Unit:
+    """A unit as it was planned, with who sells it now and the less of its energy."""
+    return replace(
+        planned,
+        provider=now.provider,
+        balance_responsible_party=now.balance_responsible_party,
+        energy_up_kwh=_less(planned.energy_up_kwh, now.energy_up_kwh),
+        energy_down_kwh=_less(planned.energy_down_kwh, now.energy_down_kwh),
+    )
+
+
+def _less(one: int | None, other: int | None) -> int | None:
+    """The less of two limits, of which None is none."""
+    return min((kwh for kwh in (one, other) if kwh is not None), default=None)
 
 
 def _somebody(register: Register) -> None:

@@ -105,7 +105,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("status_since", PEERS | ITSELF, FOLLOWS),
         **_rows("reason", OPERATORS | ITSELF, OPERATORS | ITSELF),
         **_rows("tso_contract duties personal_commitment", OPERATORS | ITSELF, ITSELF | OPERATORS),
-        **_rows("personal_erased", OPERATORS | ITSELF, ITSELF | KEEPER),
+        **_rows("personal_erased", OPERATORS | ITSELF, ITSELF | KEEPER | FOLLOWS),
     },
     "perimeter": _rows("id system_operator name buses", MEMBERS, KEEPER | {R.CONNECTING}),
     "connection_point": {
@@ -148,7 +148,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     "grid_prequalification": {
         **_rows("id unit operator provider connecting", JUDGED, {R.PROVIDER, R.CONSEQUENCE}),
         **_rows("status reason", JUDGED, OPERATORS | {R.PROVIDER, R.TESTER, R.PLATFORM, R.CONSEQUENCE}),
-        **_rows("mode renew_until answer", JUDGED, {R.TESTER, R.PLATFORM}),
+        **_rows("mode renew_until answer", JUDGED, {R.TESTER, R.PLATFORM, R.CONSEQUENCE}),
         **_rows("status_since", JUDGED, FOLLOWS),
     },
     "product_qualification": {

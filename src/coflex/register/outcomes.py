@@ -1,7 +1,9 @@
 """What is kept of a computed step of a session: the rows it was given, added and took away, packed, to the bit.
 
 A clearing writes thousands of rows of a few kinds. They are kept as one record a step: each kind as canonical JSON,
-deflated (repeated names cost nothing) and written in base64, so that the journal carries them as text.
+deflated (repeated names cost nothing) and written in base64, so that the journal carries them as text. Every zlib
+inflates them to the same rows; which bytes they deflate to, only one build of zlib says alike. So a step that is
+computed anew to the byte is computed with the build that packed it.
 """
 
 from __future__ import annotations
@@ -72,8 +74,10 @@ TABLE_OF: Mapping[type[Any], str] = {kind: name for name, kind in TABLES.items()
 
 
 class Step(StrEnum):
-    """What is computed of a session: its plan once it is open, its result once it is closed."""
+    """What is kept of a session: what it fixed at its gate (settled in the command that opened or closed it), and what
+    is computed: its plan once it is open, its result once it is closed."""
 
+    GATE = "gate"
     PLAN = "plan"
     RESULT = "result"
 
@@ -112,9 +116,10 @@ class SessionOutcome:
     """A computed step of a session; `id` is the session's with the step behind it, "2016-07-05.local-1.result".
 
     `given`: what it was computed from and is not kept elsewhere: the register and its limits for a plan that looks
-    ahead, the offers for a result. `added`, `removed`: what it wrote, and what it took away of earlier steps of the day
-    (preliminary awards and holdings of the same buyer). `left_out`: offers that were no longer good at the gate, each
-    with the reasons. `buyer`: the party for which it decides. `at`: the tenant's time of the step's gate.
+    ahead, all offers for a result; of a gate that closed the units and groups behind its offers and their limits.
+    `added`, `removed`: what it wrote, and what it took away of earlier steps of the day
+    (preliminary awards and holdings of the same buyer). `left_out`: given offers that were not computed with, each with
+    the reasons. `buyer`: the party for which it decides. `at`: the tenant's time of the step's gate.
     """
 
     id: str
@@ -149,6 +154,12 @@ def unpack(rows: Iterable[Rows], kind: type[R]) -> tuple[R, ...]:
     name = TABLE_OF[kind]
     packed = [one.packed for one in rows if one.table == name]
     return tuple(record for one in packed for record in msgspec.json.decode(_inflated(one), type=list[kind]))  # type: ignore[valid-type]
+
+
+def computed_with(result: SessionOutcome) -> tuple[Offer, ...]:
+    """The offers of a result that were not left out."""
+    out = {name for name, _ in result.left_out}
+    return tuple(offer for offer in unpack(result.given, Offer) if offer.id not in out)
 
 
 def keep_series(name: str, series: Series) -> KeptSeries:

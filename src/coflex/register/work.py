@@ -25,7 +25,8 @@ class Work(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The register as it is when a job is made: approved parties, the units that may be offered and their groups."""
+    """For a plan the register as it is when the job is made: approved parties, the units that may be offered and their
+    groups. For a clearing the units and groups behind its offers, with their limits, as the gate found them."""
 
     parties: tuple[Party, ...] = ()
     points: tuple[ConnectionPoint, ...] = ()
@@ -41,7 +42,8 @@ class Job:
 
     `subject`: id of the record the answer is about. `design`: the design's document. `before`: plans and results of the
     day's sessions so far, in the order in which they were computed. `at`: the tenant's time of the gate, or of the
-    request. `mode`, `only`: of a grid check, the mode and the units it is about.
+    request. `buyer`: the party for which the session buys. `without`: offers to leave out, each with the reason.
+    `mode`, `only`: of a grid check, the mode and the units it is about.
     """
 
     tenant: str
@@ -57,7 +59,9 @@ class Job:
     price_limit_eur_mwh: Decimal = Decimal(0)
     before: tuple[SessionOutcome, ...] = ()
     offers: tuple[Offer, ...] = ()
+    without: tuple[tuple[str, str], ...] = ()
     requests: tuple[Request, ...] = ()
+    buyer: str = ""
     mode: str = ""
     only: tuple[str, ...] = ()
 

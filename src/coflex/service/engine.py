@@ -16,9 +16,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -28,24 +28,18 @@ from zoneinfo import ZoneInfo
 from coflex.domain.errors import CoflexError, Conflict, Refused, SoldTwice
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
-from coflex.domain.party import Party, Role
-from coflex.domain.quantity import Direction
-from coflex.domain.unit import Group, Unit
-from coflex.register.consents import Availability, Consent, ConsentScope
 from coflex.register.market import DesignText, Market, SessionEntry, SessionRequests
-from coflex.register.outcomes import SessionOutcome, Span, Step, UnitLimit, outcome_id, unpack
-from coflex.register.parties import PartyEntry
+from coflex.register.outcomes import SessionOutcome, Step, outcome_id, unpack
 from coflex.register.prequalification import GridPrequalification, grid_id
-from coflex.register.products import ProductEntry
-from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitStatus
+from coflex.register.resources import PointEntry, UnitEntry
 from coflex.register.work import Answer, Job, Register, Work
 from coflex.service.books import books
-from coflex.service.gates import steps
-from coflex.service.ledger import outcomes
-from coflex.service.limits import qualified_kw
+from coflex.service.gates import plan_of, steps
+from coflex.service.ledger import buyer_of, outcomes
 from coflex.service.machine import Machine, encode
 from coflex.service.ports import Command, Entry
 from coflex.service.sequencer import Sequencer
+from coflex.service.standing import at_gate, left_out, parties, register
 from coflex.service.state import State
 from coflex.service.verbs.prequalification import GridCheckComputed, Uncomputed, checks_in_progress
 from coflex.service.verbs.sessions import RETRIED, TAKEN_BACK, Failed
@@ -93,8 +87,8 @@ def _pending(state: State) -> Iterator[Pending]:
 
 
 def job(machine: Machine, work: Pending) -> Job:
-    """A piece of work with all that its answer depends on. It is the same whenever it is made: the register as it is
-    now, with what holds at the gate, or when the step was last asked for again."""
+    """A piece of work with all that its answer depends on. A plan looks ahead from the register as it is now, which its
+    outcome keeps; a result follows from what was settled when its gate closed, whenever it is computed."""
     state = machine.state(work.tenant)
     if work.work is Work.GRID_CHECK:
         return _grid_check(state, work)
@@ -109,25 +103,26 @@ def job(machine: Machine, work: Pending) -> Job:
         day=entry.day,
         design=state.get(DesignText, entry.design).text,
         at=entry.closes if clears else entry.opens,
-        register=register(state, _as_of(entry, entry.closes if clears else entry.opens)),
+        register=at_gate(state, entry) if clears else register(state, _as_of(entry)),
         session=entry.session,
         price_limit_eur_mwh=market.price_limit_eur_mwh,
         before=tuple(one for one in outcomes(state, entry.day) if one.id != outcome_id(entry.id, Step.RESULT)),
         offers=_offers(state, entry) if clears else (),
+        without=tuple(sorted(left_out(state, entry).items())) if clears else (),
         requests=() if clears else _requests(state, entry),
+        buyer=buyer_of(state, plan_of(state, entry)),
     )
 
 
-def _as_of(entry: SessionEntry, gate: datetime) -> datetime:
-    again = [one.at for one in entry.reached if one.state in (RETRIED, TAKEN_BACK)]
-    return max([gate, *again])
+def _as_of(entry: SessionEntry) -> datetime:
+    """When a plan was last asked for."""
+    return max([entry.opens, *(one.at for one in entry.reached if one.state in (RETRIED, TAKEN_BACK))])
 
 
 def _offers(state: State, entry: SessionEntry) -> tuple[Offer, ...]:
     """The book of a closed session; of one whose result was taken back the offers that result was given."""
     before = state.find(SessionOutcome, outcome_id(entry.id, Step.RESULT))
-    offers = books(state).offers(entry.id) if before is None else unpack(before.given, Offer)
-    return tuple(offer for offer in offers if offer.id not in entry.without)
+    return books(state).offers(entry.id) if before is None else unpack(before.given, Offer)
 
 
 def _requests(state: State, entry: SessionEntry) -> tuple[Request, ...]:
@@ -162,7 +157,7 @@ def _grid_check(state: State, work: Pending) -> Job:
         design=state.get(DesignText, market.design).text,
         at=at,
         register=Register(
-            parties=_parties(state),
+            parties=parties(state),
             points=tuple(points.values()),
             units=tuple(one.unit for one in units),
         ),
@@ -262,9 +257,23 @@ class Engine:
         except CoflexError as fault:
             log.warning("%s %s waits: %s", work.work.value, work.subject, fault)
             await asyncio.sleep(PAUSE_S)
+        except Exception as fault:
+            log.exception("%s %s failed", work.work.value, work.subject)
+            self._alarm(work, f"A fault of the program: {fault!r}.")
+            await asyncio.sleep(PAUSE_S)
         finally:
             self._busy.pop(work.tenant, None)
             self._wake.set()
+
+    def _alarm(self, work: Pending, reason: str) -> None:
+        """Have a session wait for the market operator; a grid check has no alarm and is tried again."""
+        if work.work is Work.GRID_CHECK:
+            return
+        body = encode(Failed(Step.PLAN if work.work is Work.PLAN else Step.RESULT, reason))
+        try:
+            self._sequencer.submit(Command(work.tenant, "session.failed", work.subject, "", "", ENGINE, body))
+        except CoflexError as fault:
+            log.warning("the alarm of %s was refused: %s", work.subject, fault)
 
     async def _durable(self) -> None:
         """Wait until all that was taken so far is on the disk. Raises what undid it."""

@@ -23,6 +23,7 @@ from coflex.market.design import Design, SessionPlan, read_design, schedule
 from coflex.market.engine import SessionState
 from coflex.register.market import DesignText, Market, SessionEntry
 from coflex.register.outcomes import Step
+from coflex.service.index import index
 from coflex.service.machine import Machine
 from coflex.service.ports import Command
 from coflex.service.state import State
@@ -35,6 +36,11 @@ _MICROSECOND = timedelta(microseconds=1)
 def session_id(day: date, session: str) -> str:
     """Id of a session's entry."""
     return f"{day.isoformat()}.{session}"
+
+
+def entry_id(plan: SessionPlan) -> str:
+    """Id of the entry of a session that is laid on its day."""
+    return session_id(plan.horizon.start.astimezone(plan.zone).date(), plan.id)
 
 
 @lru_cache(maxsize=64)
@@ -81,27 +87,33 @@ def _gates(state: State) -> Iterator[Gate]:
     market = state.find(Market, "market")
     if market is None:
         return
-    for entry in state.all(SessionEntry):
-        if entry.state == SessionState.ANNOUNCED:
-            yield Gate(entry.opens, entry.day, _place(state, entry), "session.open", entry.id)
-        elif entry.state == SessionState.OPEN:
-            yield Gate(entry.closes, entry.day, _place(state, entry), "session.close", entry.id)
+    for entry in _in_state(state, SessionState.ANNOUNCED):
+        yield Gate(entry.opens, entry.day, _place(state, entry), "session.open", entry.id)
+    for entry in _in_state(state, SessionState.OPEN):
+        yield Gate(entry.closes, entry.day, _place(state, entry), "session.close", entry.id)
     day = next_day(state, market)
     if day is not None:
         first = min(plan.opens for plan in plans(state, day, market.design))
         yield Gate(first - ANNOUNCED_BEFORE, day, -1, "session.announce", day.isoformat())
 
 
+def _in_state(state: State, wanted: SessionState) -> tuple[SessionEntry, ...]:
+    """Sessions in a state. Gates and steps look at these alone: most sessions of a market are over."""
+    return index(state, SessionEntry, "state", lambda one: (one.state,)).at(wanted.value)
+
+
 def next_day(state: State, market: Market) -> date | None:
-    """The first delivery day that is not announced; None when all are."""
+    """The first delivery day that is not announced; None when all are. A market that moved its first day ahead holds
+    nothing between."""
     announced = last_announced(state)
-    day = market.first_day if announced is None else announced + timedelta(days=1)
+    day = market.first_day if announced is None else max(market.first_day, announced + timedelta(days=1))
     return day if day <= market.last_day else None
 
 
 def last_announced(state: State) -> date | None:
-    """The last delivery day whose sessions are announced."""
-    return max((entry.day for entry in state.all(SessionEntry)), default=None)
+    """The last delivery day whose sessions are announced; days are in their order, and ids begin with them."""
+    entries = state.all(SessionEntry)
+    return entries[-1].day if entries else None
 
 
 def _place(state: State, entry: SessionEntry) -> int:
@@ -179,9 +191,7 @@ def first_step(state: State, day: date) -> Due | None:
 
 
 def _steps(state: State) -> Iterator[Due]:
-    for entry in state.all(SessionEntry):
-        if entry.state not in (SessionState.OPEN, SessionState.CLOSED):
-            continue
+    for entry in (*_in_state(state, SessionState.OPEN), *_in_state(state, SessionState.CLOSED)):
         place = _place(state, entry)
         if not entry.plan:
             yield Due(entry.opens, entry.day, place, Step.PLAN, entry.id)

@@ -13,15 +13,14 @@ from coflex.domain.clearing import Award, Holding, MeritLine
 from coflex.domain.errors import NotFound
 from coflex.domain.light import DynamicLight
 from coflex.domain.need import LocalNeed, Request
-from coflex.domain.offer import Offer
 from coflex.domain.party import Role
 from coflex.domain.series import Series
 from coflex.market.design import SessionPlan
-from coflex.register.market import SessionEntry
-from coflex.register.outcomes import SessionOutcome, Step, kept_series, outcome_id, unpack
+from coflex.register.market import SessionEntry, SessionRequests
+from coflex.register.outcomes import SessionOutcome, Step, computed_with, kept_series, outcome_id, unpack
 from coflex.register.parties import PartyEntry
 from coflex.register.resources import UnitEntry
-from coflex.service.gates import plan_of, plans, session_id
+from coflex.service.gates import entry_id, plan_of, plans, session_id
 from coflex.service.state import State
 from coflex.service.who import Who
 
@@ -36,7 +35,8 @@ OPERATORS = frozenset({Role.MARKET_OPERATOR, Role.TSO, Role.DSO})
 def outcomes(state: State, day: date) -> tuple[SessionOutcome, ...]:
     """Plans and results of a delivery day in the order in which they were computed."""
     of_day = state.grouped(SessionOutcome, "day", lambda one: one.day.isoformat()).get(day.isoformat(), ())
-    return tuple(sorted(of_day, key=lambda one: state.number(SessionOutcome, one.id)))
+    computed = (one for one in of_day if one.step is not Step.GATE)
+    return tuple(sorted(computed, key=lambda one: state.number(SessionOutcome, one.id)))
 
 
 def holdings(state: State, day: date) -> tuple[Holding, ...]:
@@ -56,10 +56,14 @@ def _folded(steps: tuple[SessionOutcome, ...]) -> tuple[Holding, ...]:
 
 
 def buyer_of(state: State, plan: SessionPlan) -> str:
-    """The party for which a session buys: of those approved with the role of its first buyer the first by id; empty
-    where there is none."""
-    role = plan.session.buyers[0].role
-    return next((entry.id for entry in state.all(PartyEntry) if role in entry.roles), "")
+    """The party for which a session buys, fixed when it opens: the one that asked in it, or of those approved with the
+    role of its first buyer the first by id; empty where there is none."""
+    role, session = plan.session.buyers[0].role, entry_id(plan)
+    fixed, asked = state.find(SessionOutcome, outcome_id(session, Step.GATE)), state.find(SessionRequests, session)
+    if fixed is not None and fixed.buyer:
+        return fixed.buyer
+    able = [entry.id for entry in state.all(PartyEntry) if role in entry.roles]
+    return asked.buyer if asked is not None and asked.buyer in able else next(iter(able), "")
 
 
 # ---------------------------------------------------------------- what a session decided
@@ -91,7 +95,7 @@ def free_kw(state: State, entry: SessionEntry) -> tuple[Series, Series] | None:
         offer.unit
         for source in forwarders(state, entry)
         for outcome in (state.find(SessionOutcome, outcome_id(source, Step.RESULT)),)
-        for offer in (unpack(outcome.given, Offer) if outcome is not None else ())
+        for offer in (computed_with(outcome) if outcome is not None else ())
         if offer.local_only and offer.unit
     }
     free = np.array([name not in kept for name in up.names]).reshape(-1, 1)

@@ -6,10 +6,11 @@ not know is answered exactly like one that is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +24,8 @@ from coflex.service.relations import EVERYBODY, Asker, candidates, kin_of, relat
 from coflex.service.state import State
 
 R = TypeVar("R", bound=Record)
+# Lists that are kept from read to read: for the callers who read now, not for all there ever were.
+MOST_LISTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +38,84 @@ class Seen:
     record: Mapping[str, Any] | None
 
 
+_Row: TypeAlias = tuple[R, int, frozenset[str]]  # a record, its number, and fields of it that the caller may read
+
+
 def records(state: State, who: Asker, kind: type[R]) -> list[tuple[R, int]]:
     """The records of a kind that the caller may know, by id, each with the number of the entry that wrote it."""
+    return [(one, number) for one, number, _ in _rows(state, who, kind)]
+
+
+def where(state: State, who: Asker, kind: type[R], paths: Collection[str], meets: Callable[[R], bool]) -> list[R]:
+    """The records that meet something said of some of their fields, by id, as far as the caller may read these there:
+    what it may not read it does not learn by asking for it either."""
+    return [
+        one
+        for one, _, known in _rows(state, who, kind)
+        if meets(one) and (known.issuperset(paths) or readable(kind, relations(state, who, one)).issuperset(paths))
+    ]
+
+
+def _rows(state: State, who: Asker, kind: type[R]) -> list[_Row[R]]:
     known = standing(who)
-    whole = bool(readable(kind, known))
+    whole = readable(kind, known)
+    whom = "everybody" if whole else who.party
+    lists: _Lists = state.attached("lists", _Lists)
+    name = f"{KIND_OF[kind]} for {whom} as {', '.join(sorted(known))}"
+    own, leaned = state.stamp((kind,)), state.stamp(kin_of(kind).leans_on)
+    kept = lists.get(name)
+    if kept is None or (kept.own, kept.leaned) != (own, leaned):
+        if whole:
+            rows = [(one, state.number(kind, cast("Any", one).id), whole) for one in state.all(kind)]
+        else:
+            # what a record is to the caller changes with the record, or with those that it leans on
+            rows = _mine(state, who, kind, kept.rows if kept is not None and kept.leaned == leaned else ())
+        kept = lists.keep(name, _List(own, leaned, rows))
+    return kept.rows
 
-    def make() -> list[tuple[R, int]]:
-        found: Iterable[R] = state.all(kind) if whole else _mine(state, who, kind)
-        return [(one, state.number(kind, cast("Any", one).id)) for one in found]
 
-    whom = "everybody" if whole else f"{who.party} as {', '.join(sorted(known))}"
-    name = f"{KIND_OF[kind]} for {whom}"
-    return list(state.derived(name, (kind, *kin_of(kind).leans_on), make))
-
-
-def _mine(state: State, who: Asker, kind: type[R]) -> list[R]:
-    """What the caller may know because of what the records name it, by id."""
+def _mine(state: State, who: Asker, kind: type[R], before: Iterable[_Row[R]]) -> list[_Row[R]]:
+    """What the caller may know because of what the records name it, by id; `before`: rows that hold where the record is
+    the same."""
+    known = {id(one): (one, paths) for one, _, paths in before}
     found = dict(candidates(state, kind, who.party))
     if who.roles:
         found |= candidates(state, kind, EVERYBODY)
-    return [found[id] for id in sorted(found) if readable(kind, relations(state, who, found[id]))]
+    rows = []
+    for name in sorted(found):
+        one = found[name]
+        paths = known[id(one)][1] if id(one) in known else readable(kind, relations(state, who, one))
+        if paths:
+            rows.append((one, state.number(kind, name), paths))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A list as it was read: stamps of its kind and of those on which it leans, and the rows."""
+
+    own: tuple[int, ...]
+    leaned: tuple[int, ...]
+    rows: list[Any]
+
+
+@dataclass(eq=False)
+class _Lists:
+    """The lists that were read last."""
+
+    _kept: OrderedDict[str, _List] = field(default_factory=OrderedDict)
+
+    def get(self, name: str) -> _List | None:
+        if name in self._kept:
+            self._kept.move_to_end(name)
+        return self._kept.get(name)
+
+    def keep(self, name: str, one: _List) -> _List:
+        self._kept[name] = one
+        self._kept.move_to_end(name)
+        if len(self._kept) > MOST_LISTS:
+            self._kept.popitem(last=False)
+        return one
 
 
 def record(state: State, who: Asker, kind: type[R], id: str) -> R:

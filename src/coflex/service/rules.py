@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import TypeVar
 
 from coflex.domain.errors import Finding
 from coflex.domain.party import Party, Role
 from coflex.domain.product import Product
 from coflex.domain.register import Register, check_part, check_register
+from coflex.domain.time import QUARTER
 from coflex.domain.unit import ConnectionPoint, Group, Unit
+from coflex.register.outcomes import SessionOutcome
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry
 from coflex.service.index import index
+from coflex.service.ledger import holdings
 from coflex.service.state import State
 
 V = TypeVar("V")
@@ -27,7 +31,10 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Draft:
-    """What the register would be, by id; None: no longer there. `buses`: the perimeters, where they change."""
+    """What the register would be, by id; None: no longer there. `buses`: the perimeters, where they change.
+
+    `hidden`: points that whoever drafts it may not know; they are told like points that are not there.
+    """
 
     parties: Mapping[str, tuple[Role, ...] | None] = field(default_factory=dict)
     points: Mapping[str, ConnectionPoint | None] = field(default_factory=dict)
@@ -35,6 +42,7 @@ class Draft:
     groups: Mapping[str, Group | None] = field(default_factory=dict)
     products: Mapping[str, Product] = field(default_factory=dict)
     buses: Mapping[str, str] | None = None
+    hidden: frozenset[str] = frozenset()
 
 
 def findings(state: State, draft: Draft) -> tuple[Finding, ...]:
@@ -83,9 +91,25 @@ def groups_of(state: State, unit: str) -> tuple[GroupEntry, ...]:
     return index(state, GroupEntry, "unit", _member_keys).at(unit)
 
 
-def unit_of(state: State, element: str) -> UnitEntry | None:
-    """The unit that an element of the grid model is, None where it is none."""
-    return next(iter(index(state, UnitEntry, "element", _element_key).at(element)), None)
+def units_of(state: State, element: str, now: datetime) -> tuple[str, ...]:
+    """Ids of the units that an element of the grid model is; a unit that is over too, while the ledger holds it."""
+    known = index(state, UnitEntry, "element", _element_key).at(element)
+    return tuple(one.id for one in known if one.live or held_until(state, one.id, now) is not None)
+
+
+def held_until(state: State, unit: str, now: datetime) -> datetime | None:
+    """The end of the last quarter-hour ahead of which the ledger holds something of a unit; None where it does not."""
+    days = state.derived("days decided", (SessionOutcome,), lambda: {one.day for one in state.all(SessionOutcome)})
+    ends: dict[date, dict[str, datetime]] = state.derived("ends of holdings", (SessionOutcome,), dict)
+    last = None
+    # whatever the zone, a delivery day is over when the second day after it begins in UTC
+    for day in (one for one in days if one >= (now - timedelta(days=1)).date()):
+        if day not in ends:
+            ends[day] = {one.unit: one.start + QUARTER for one in holdings(state, day)}
+        end = ends[day].get(unit)
+        if end is not None and end > now:
+            last = end if last is None else max(last, end)
+    return last
 
 
 def _point_key(entry: UnitEntry) -> tuple[str, ...]:
@@ -97,7 +121,7 @@ def _member_keys(entry: GroupEntry) -> frozenset[str]:
 
 
 def _element_key(entry: UnitEntry) -> tuple[str, ...]:
-    return (entry.unit.element,) if entry.live and entry.unit.element else ()
+    return (entry.unit.element,) if entry.unit.element else ()
 
 
 def names_party(state: State, party: str) -> tuple[list[PointEntry], list[UnitEntry], list[GroupEntry]]:
@@ -175,7 +199,7 @@ class _Lookup(Mapping[str, V]):
 def _register(state: State, draft: Draft) -> Register:
     return Register(
         roles=_Lookup(draft.parties, lambda id: _roles(state, id)),
-        points=_Lookup(draft.points, lambda id: _point(state, id)),
+        points=_Lookup(dict.fromkeys(draft.hidden) | dict(draft.points), lambda id: _point(state, id)),
         units=_Lookup(draft.units, lambda id: _unit(state, id)),
         products=_Lookup(draft.products, lambda id: _product(state, id)),
         perimeter_of_bus=perimeter_of_bus(state) if draft.buses is None else draft.buses,

@@ -29,7 +29,8 @@ class Batch:
 def check(entries: Sequence[Entry], last: int) -> None:
     """Refuse entries that do not continue after number `last`, or that no journal gives back.
 
-    Raises StoreBroken for a number, ValueError for a record written twice by one entry and for what `fit` names.
+    Raises StoreBroken for a number, ValueError for a record written twice by one entry, a key taken twice, and for
+    what `fit` names.
     """
     for expected, entry in enumerate(entries, start=last + 1):
         if entry.number != expected:
@@ -40,6 +41,9 @@ def check(entries: Sequence[Entry], last: int) -> None:
         fit(entry)
         if len(entry.changes) > 1 and len({(one.kind, one.id) for one in entry.changes}) < len(entry.changes):
             raise ValueError(f"Entry {entry.number} writes a record twice.")
+    keys = [(one.command.tenant, one.command.by, one.command.key) for one in entries if one.command.key is not None]
+    if len(set(keys)) < len(keys):
+        raise ValueError("Two entries of one batch have the same key.")
 
 
 def batch(entries: Sequence[Entry]) -> Batch:

@@ -33,8 +33,6 @@ Log = structlog.typing.FilteringBoundLogger
 UNMATCHED = "unmatched"
 # Loggers of our own modules.
 OURS = "coflex."
-# In the state of a request that was counted already.
-COUNTED = "counted"
 # A client that went away before its answer, as web servers write it.
 GONE = 499
 # What a line may hold besides "event", "level" and "timestamp".
@@ -166,8 +164,8 @@ class Observed:
     document where the application fails.
 
     `tenants`: those that exist; another one in an address may be anything and is not logged. The door that knows the
-    caller leaves it (a `Who`) in `request.state.who`. A route that thousands of requests a second take counts them
-    itself, says so by `COUNTED` in the state, and leaves no lines: the journal has all of them.
+    caller leaves it (a `Who`) in `request.state.who`. The routes of offers stand before it (`api.orders`) and leave no
+    lines: the journal has all of them.
     """
 
     def __init__(self, app: ASGIApp, log: Log, counts: Counts, tenants: Container[str]) -> None:
@@ -207,8 +205,6 @@ class Observed:
             self._tell(scope, request_id, status or GONE, perf_counter() - began)
 
     def _tell(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        if COUNTED in scope["state"]:
-            return
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = template(scope)
         self._counts.request(method, route, status, seconds)
@@ -239,8 +235,7 @@ class Observed:
 
 def template(scope: Scope) -> str:
     """The route of a request as it was declared ("/v1/{tenant}/units/{unit}"): without what a client wrote."""
-    selected = scope.get("fastapi", {}).get("effective_route_context")
-    path = getattr(selected, "path", None) or getattr(scope.get("route"), "path", None)
+    path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) and path else UNMATCHED
 
 

@@ -7,6 +7,6 @@ Everything is a pure function of the plan, the context and the offers; no clock 
 """
 
 from coflex.market.intake.context import IntakeContext
-from coflex.market.intake.session import Intake, intake
+from coflex.market.intake.session import Intake, intake, no_longer
 
-__all__ = ["Intake", "IntakeContext", "intake"]
+__all__ = ["Intake", "IntakeContext", "intake", "no_longer"]

@@ -47,6 +47,10 @@ class Sellers:
                 self._lots[key] = lot
         return lot
 
+    def faults(self, offer: Offer) -> tuple[Finding, ...]:
+        """Why its seller may not offer it: it has not got the unit or group, or not the right to sell it."""
+        return (*self._seller(offer), *self._allowed(offer))
+
     def units(self, offer: Offer) -> tuple[str, ...]:
         """The known units behind an offer; none unless it names exactly one unit or group."""
         if offer.unit is not None and offer.group is None:

@@ -28,6 +28,21 @@ def intake(
     return tuple([laid.offer for laid in accepted]), _sorted(found)
 
 
+def no_longer(plan: SessionPlan, offers: Iterable[Offer], context: IntakeContext) -> dict[str, str]:
+    """Offers that were taken before and whose sellers may not sell them any more, by id, each with the reasons. What
+    the offers themselves ask was checked when they came."""
+    sellers = Sellers(plan, context, {})
+    why: dict[tuple[str, str | None, str | None, str], str] = {}
+    found = {}
+    for offer in offers:
+        key = (offer.provider, offer.unit, offer.group, offer.product)
+        if key not in why:
+            why[key] = " ".join([fault.message for fault in sellers.faults(offer)])
+        if why[key]:
+            found[offer.id] = why[key]
+    return found
+
+
 class Intake:
     """The offers that one session has taken, and the check of those that come. Used from one thread.
 
@@ -66,7 +81,7 @@ class Intake:
         """Take offers that were checked before. Raises CoflexError, taking none, where an id is here already."""
         offers = tuple(offers)
         names = {offer.id for offer in offers}
-        if len(names) < len(offers) or not names.isdisjoint(self._taken):
+        if len(names) < len(offers) or not self._taken.keys().isdisjoint(names):
             raise CoflexError("An offer of this id is already taken.", "Give it back before it is put in again.")
         rules, lot = self._rules, self._rules.sellers.lot
         for laid in [rules.lay(offer, lot(offer, []), rules.firsts(offer)) for offer in offers]:
@@ -178,8 +193,7 @@ class Intake:
             if cells.mask & laid.mask:
                 rival = cells.rival(laid)
                 if rival is not None:
-                    both = f"Unit {laid.lot.units[place]} is already in offer {rival.offer.id}"
-                    message = f"{both}; offer it once, or give both one exclusive label."
+                    message = _both(laid.lot.units[place], laid.offer, rival.offer)
                     where = self._rules.label(lowest(rival.mask & laid.mask))
                     return fault(laid.offer, "offered_twice", message, where)
         return None
@@ -212,6 +226,13 @@ class Intake:
             touched.update([place for place in places if place.laid.pop(name, None) is not None])
         for place in touched:
             place.recount()
+
+
+def _both(unit: str, offer: Offer, rival: Offer) -> str:
+    """That two offers sell one unit; of another provider's offer no more than that it is there."""
+    if rival.provider != offer.provider:
+        return f"Unit {unit} is still offered by the provider that it had before; offer it in a later session."
+    return f"Unit {unit} is already in offer {rival.id}; offer it once, or give both one exclusive label."
 
 
 def _members(context: IntakeContext, group: str) -> tuple[str, ...]:

@@ -46,8 +46,7 @@ MOST_CLIENTS, MOST_USERS, MOST_WEBHOOKS, MOST_GRANTS, MOST_REVOKED = 1_000, 10_0
 MOST_NAME, MOST_REDIRECTS, MOST_KINDS, MOST_RATE = 200, 20, 100, 1_000_000
 LONGEST_OVERLAP_S = 30 * 86_400
 GRANTED_FOR = timedelta(days=30)
-# No token holds longer; a revocation is kept until then.
-LONGEST_TOKEN = timedelta(hours=12)
+LONGEST_TOKEN = timedelta(hours=12)  # a sign-in; a revocation is kept until its token would have ended
 EVERY_SCOPE = tuple(ClientScope)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -483,7 +482,7 @@ def _revoked(state: State, at: datetime, gone: RevokedToken) -> tuple[Write, ...
 
 
 def _end_faults(expires: datetime, at: datetime) -> Iterator[Finding]:
-    """When a token would have ended is soon, so that nobody fills the records with what is kept for ever."""
+    """Soon, so that nobody fills the records with what is kept for ever."""
     yield from _instant_faults("expires", expires)
     if expires.tzinfo is not None and expires > at + LONGEST_TOKEN:
         yield Finding("expires", "out_of_range", "No token holds longer than 12 hours; give its own end.")

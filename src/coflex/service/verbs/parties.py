@@ -122,7 +122,7 @@ def _sound(entry: PartyEntry) -> Iterator[Finding]:
     """Faults of what a party says of itself."""
     yield from _roles_sound(entry.party.roles)
     name, sealed = entry.party.name, entry.personal_commitment
-    if bool(name) == bool(sealed) and entry.personal_erased is None:
+    if bool(name) == bool(sealed):
         message = "A company gives its name, a natural person the commitment to its data; give one of the two."
         yield Finding("name", "name_or_person", message)
     if len(name) > NAME_LENGTH or not name.isprintable():
@@ -133,6 +133,13 @@ def _sound(entry: PartyEntry) -> Iterator[Finding]:
         yield Finding("roles", "person", "A natural person is an asset owner; register the company for other roles.")
     yield from _code_sound(entry.code, bool(sealed))
     yield from _balancing(entry)
+
+
+def _same_kind(before: PartyEntry, after: PartyEntry) -> Iterator[Finding]:
+    """A natural person stays one: its name would stand in the register for good."""
+    if before.personal_commitment and not after.personal_commitment:
+        message = "A natural person does not become a company; register the company as a party of its own."
+        yield Finding("personal_commitment", "person", message)
 
 
 def _roles_sound(roles: tuple[Role, ...]) -> Iterator[Finding]:
@@ -298,9 +305,11 @@ def _change(state: State, context: Context, form: PartyChange) -> Outcome:
     _from(entry, "change", PartyStatus.REQUESTED, PartyStatus.APPROVED, PartyStatus.SUSPENDED)
     if "duties" in given:
         given["duties"] = _confirmed(given["duties"])
+    if given.get("personal_commitment"):
+        given["personal_erased"] = None  # there is data again, to be erased again
     party = replace(entry.party, **{name: given.pop(name) for name in ("name", "roles") if name in given})
     changed = replace(entry, party=party, **given)
-    refuse("The change", _sound(changed))
+    refuse("The change", [*_sound(changed), *_same_kind(entry, changed)])
     _code_free(state, changed)
     if set(party.roles) != set(entry.party.roles):
         _may_grant(context, set(party.roles) - set(entry.party.roles))

@@ -1,7 +1,8 @@
 """Grid prequalification: one request of the provider, forwarded to every operator concerned, and each one's answer
 (REG-03, REG-04).
 
-The provider asks once for a unit. A record for the connecting operator and for every impacted one says how far it is;
+A unit asks by itself when it enters the register, changes materially or goes to another provider; its provider may ask
+again at any time. A record for the connecting operator and for every impacted one says how far it is;
 each chooses how it has the static light computed, or answers by itself. A unit may give what the smallest answer
 allows, and nothing before all are there (`coflex.service.limits`).
 
@@ -25,6 +26,7 @@ from coflex.domain.unit import Unit
 from coflex.register.prequalification import GridAnswer, GridPrequalification, GridStatus, grid_id
 from coflex.register.records import Record
 from coflex.register.resources import PointEntry, UnitEntry
+from coflex.service.index import index
 from coflex.service.limits import operators_of
 from coflex.service.machine import CREATED, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
@@ -89,21 +91,19 @@ class OwnAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _request(state: State, context: Context, form: GridRequest) -> Outcome:
-    """Begin the procedure of units before all their operators. Raises Refused with every unit that cannot be, Conflict
-    when all of them wait already."""
+    """Begin the procedure of units before all their operators; where it is under way, it goes on as it is. Raises
+    Refused with every unit that cannot be."""
     refuse("The request", _request_faults(state, context, form))
     records = [
         _asked(state, entry, operator, i == 0, context.now)
         for entry in (state.get(UnitEntry, name) for name in form.units)
         for i, operator in enumerate(operators_of(state.get(PointEntry, entry.unit.connection_point)))
     ]
-    new = [one for one in records if one is not state.find(GridPrequalification, one.id)]
-    if not new:
-        raise Conflict("Every unit named waits for its operators already.", "Wait for their answers.")
+    new = {one.id: one for one in records if one is not state.find(GridPrequalification, one.id)}
     return Outcome(
-        {"requested": [one.id for one in new], "waiting": [one.id for one in records if one not in new]},
-        tuple((GridPrequalification, one.id, one) for one in new),
-        _told("grid_prequalification.requested", new),
+        {"requested": list(new), "waiting": [one.id for one in records if one.id not in new]},
+        tuple((GridPrequalification, id, one) for id, one in new.items()),
+        _told("grid_prequalification.requested", new.values()),
         CREATED,
     )
 
@@ -142,20 +142,63 @@ def _asked(state: State, entry: UnitEntry, operator: str, connecting: bool, now:
     )
 
 
-def begin(
-    state: State, entry: UnitEntry, point: PointEntry, now: datetime, reason: str = ""
-) -> tuple[tuple[Written, ...], tuple[Note, ...]]:
-    """Records and notes that belong to the registration, the material change or the switch of a unit: every operator at
-    its point is asked, also where it was being asked about what the unit was before. `entry`, `point`: as they will be.
+Asked = tuple[list[Written], list[Note]]
+_Gone = tuple[str, GridPrequalification | None]
 
-    Answers to what it was have lapsed by their own timestamps.
+
+def begin(state: State, units: Iterable[tuple[UnitEntry, PointEntry]], now: datetime, reason: str = "") -> Asked:
+    """Records and notes that belong to the registration, the material change or the switch of units, each given with
+    its point, both as they will be: every operator is asked, also where it was being asked about what the unit was.
+
+    Answers to what it was have lapsed by their own timestamps; others stand until the new one.
     """
-    records = []
-    for i, operator in enumerate(operators_of(point)):
-        asked = _asked(state, entry, operator, i == 0, now)
-        records.append(replace(asked, status=GridStatus.REQUESTED, status_since=now, mode=None, reason=reason))
-    told = _told("grid_prequalification.requested", records)
-    return tuple((GridPrequalification, one.id, one) for one in records), told
+    asked: list[GridPrequalification] = []
+    gone: list[_Gone] = []
+    for entry, point in units:
+        for i, operator in enumerate(operators_of(point)):
+            one = _asked(state, entry, operator, i == 0, now)
+            asked.append(replace(one, status=GridStatus.REQUESTED, status_since=now, mode=None, reason=reason))
+        gone += _others(state, entry, point)
+    return _written(asked, gone)
+
+
+def follow(state: State, units: Iterable[tuple[UnitEntry, PointEntry]], now: datetime) -> Asked:
+    """The same where other operators answer for units that did not change: only those who were not asked yet are."""
+    asked: list[GridPrequalification] = []
+    gone: list[_Gone] = []
+    for entry, point in units:
+        there = {one.operator for one in _of_unit(state, entry.id)}
+        for i, operator in enumerate(operators_of(point)):
+            if operator not in there:
+                asked.append(_asked(state, entry, operator, i == 0, now))
+        gone += _others(state, entry, point)
+    return _written(asked, gone)
+
+
+def end(state: State, unit: str) -> list[Written]:
+    """Nobody is asked about a unit any more: what waits for an answer ends."""
+    return [(GridPrequalification, one.id, None) for one in _of_unit(state, unit) if one.status in PENDING]
+
+
+def _others(state: State, entry: UnitEntry, point: PointEntry) -> Iterator[_Gone]:
+    """Records of a unit before operators that do not answer for it now: an answer is the present provider's to read,
+    what waits ends."""
+    for one in _of_unit(state, entry.id):
+        if one.operator not in operators_of(point) and one.status in PENDING:
+            yield one.id, None
+        elif one.operator not in operators_of(point) and one.provider != entry.unit.provider:
+            yield one.id, replace(one, provider=entry.unit.provider)
+
+
+def _written(asked: Iterable[GridPrequalification], others: Iterable[_Gone]) -> Asked:
+    records = list(asked)
+    written: list[Written] = [(GridPrequalification, one.id, one) for one in records]
+    written += [(GridPrequalification, id, one) for id, one in others]
+    return written, list(_told("grid_prequalification.requested", records))
+
+
+def _of_unit(state: State, unit: str) -> tuple[GridPrequalification, ...]:
+    return index(state, GridPrequalification, "unit", lambda one: (one.unit,)).at(unit)
 
 
 # ---------------------------------------------------------------- the operator has it computed

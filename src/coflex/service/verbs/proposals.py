@@ -1,4 +1,4 @@
-"""Proposals: what needs two persons waits until a second user of the party confirms it, or somebody refuses it.
+"""Proposals: what needs two persons waits until a second person confirms it, or somebody of the party refuses it.
 
 These verbs need the table of all others: `verbs(table)` makes them for it, and the table may hold them too.
 """
@@ -12,6 +12,7 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Forbidden, NotFound
 from coflex.domain.party import Role
+from coflex.register.access import User
 from coflex.register.market import Proposal, ProposalStatus
 from coflex.service.machine import Context, Machine, Outcome, Verb, confirmed, encode
 from coflex.service.ports import Note
@@ -44,10 +45,10 @@ def verbs(table: Mapping[str, Verb]) -> tuple[Verb, ...]:
 
 def _confirm(machine: Machine, state: State, context: Context) -> Outcome:
     """Do what was proposed, now, as the second person asks for it. Raises what the proposed verb raises, and then the
-    proposal goes on waiting; Forbidden to the person who proposed it and to a party without the role any more."""
+    proposal goes on waiting; Forbidden to all but a second person of the party and to a party without the role any
+    more."""
     proposal = _waiting(state, context)
-    if context.actor == proposal.proposed_by:
-        raise Forbidden("A proposal is confirmed by a second person.", "Let another user of the party confirm it.")
+    _second_person(state, proposal, context)
     verb, form, inside = confirmed(machine, proposal, context)
     if not verb.roles & context.roles:
         raise Forbidden(f"{context.party} has not got the role for '{verb.name}' now.", "Ask the market operator.")
@@ -55,6 +56,42 @@ def _confirm(machine: Machine, state: State, context: Context) -> Outcome:
     decided = _decided(proposal, ProposalStatus.CONFIRMED, context)
     note = Note("proposal.confirmed", proposal.id, (proposal.party,), encode({"verb": proposal.verb}))
     return replace(outcome, records=(*outcome.records, (Proposal, proposal.id, decided)), notes=(*outcome.notes, note))
+
+
+def _second_person(state: State, proposal: Proposal, context: Context) -> None:
+    """Raises Forbidden unless two users of the party itself propose and confirm, none of whom made the other's account:
+    who made it may know how to sign in with it."""
+    first, second = (_person(state, proposal.party, one) for one in (proposal.proposed_by, context.actor))
+    if second is None or context.by != context.party:
+        raise Forbidden(
+            "A proposal is confirmed by a person: no client confirms it, and nobody on behalf of the party.",
+            "Sign in as a user of the party.",
+        )
+    if first is None:
+        raise Forbidden(
+            "It was proposed by nobody who is a user of the party now.", "Refuse it, and let a user propose."
+        )
+    if first.id in _made_by(state, second) or second.id in _made_by(state, first):
+        raise Forbidden(
+            "A proposal is confirmed by a second person, whose account is not the work of the first.",
+            "Let another user of the party confirm it.",
+        )
+
+
+def _person(state: State, party: str, actor: str) -> User | None:
+    """The user of a party behind an actor."""
+    user = state.find(User, actor)
+    return user if user is not None and user.party == party and user.locked is None else None
+
+
+def _made_by(state: State, user: User) -> set[str]:
+    """A user, who made its account, who made that one's, and so on."""
+    line: set[str] = set()
+    one: User | None = user
+    while one is not None and one.id not in line:
+        line.add(one.id)
+        one = state.find(User, getattr(one, "created_by", ""))
+    return line
 
 
 def _refuse(state: State, context: Context, form: Refuse) -> Outcome:

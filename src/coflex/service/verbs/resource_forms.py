@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from coflex.domain.errors import Conflict, Finding
+from coflex.domain.errors import Conflict, Finding, NotFound
 from coflex.domain.party import Role
 from coflex.domain.unit import ConnectionPoint, Level, Scope, Technology, Unit
 from coflex.register.parties import PartyEntry
 from coflex.register.records import Record
 from coflex.register.resources import PointEntry, UnitEntry
 from coflex.service import rules
-from coflex.service.machine import encode
+from coflex.service.machine import Context, encode
 from coflex.service.ports import Note
+from coflex.service.reading import record
 from coflex.service.relations import concerned, operators
 from coflex.service.state import State
 from coflex.service.verbs.parties import ID
@@ -231,15 +233,43 @@ def id_faults(place: str, id: str) -> Iterator[Finding]:
         yield Finding(f"{place}id", "id", message)
 
 
-def element_faults(state: State, units: Iterable[Unit]) -> Iterator[Finding]:
-    """One element of the grid model is one unit."""
+def element_faults(state: State, units: Iterable[Unit], now: datetime) -> Iterator[Finding]:
+    """One element of the grid model is one unit, and the next one only when what was sold of the last is over."""
     taken: dict[str, str] = {}
-    for unit in units:
-        there = rules.unit_of(state, unit.element)
+    for unit in (one for one in units if one.element):
         first = taken.setdefault(unit.element, unit.id)
-        if unit.element and (first != unit.id or (there is not None and there.id != unit.id)):
-            message = f"The element '{unit.element}' is another unit already; one element is one unit."
+        if {first, *rules.units_of(state, unit.element, now)} != {unit.id}:
+            message = (
+                f"The element '{unit.element}' is another unit already, or what was sold of one is not over; "
+                "one element is one unit."
+            )
             yield Finding(f"unit {unit.id}", "element_taken", message)
+
+
+def knows(state: State, context: Context, kind: type[Record], id: str) -> bool:
+    """Whether there is a record that the caller may know."""
+    try:
+        record(state, context, kind, id)
+    except NotFound:
+        return False
+    return True
+
+
+def hidden(state: State, context: Context, point: str) -> frozenset[str]:
+    """The point, where the caller may not know it: nobody learns of a point by registering a unit there."""
+    return frozenset() if knows(state, context, PointEntry, point) else frozenset({point})
+
+
+def point_differs(state: State, context: Context, place: str, there: PointEntry) -> Finding:
+    """A point is given with other data than it has. Who may not know it is not told whether it knows some of them."""
+    if knows(state, context, PointEntry, there.id):
+        message = f"The connection point '{there.id}' has other data; leave them out, or have it changed."
+    else:
+        message = (
+            f"There is a connection point '{there.id}' that you do not know; choose another id, give its data as its "
+            "owner or its system operator tells them, or ask the register operator."
+        )
+    return Finding(place, "point_differs", message)
 
 
 def changes(form: msgspec.Struct) -> dict[str, Any]:

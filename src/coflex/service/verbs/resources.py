@@ -35,6 +35,7 @@ from coflex.service.ports import Note
 from coflex.service.reading import record, require, require_new, shown
 from coflex.service.relations import concerned
 from coflex.service.state import State
+from coflex.service.verbs import prequalification
 from coflex.service.verbs.resource_forms import (
     TEXT_LENGTH,
     GroupChange,
@@ -52,8 +53,11 @@ from coflex.service.verbs.resource_forms import (
     element_faults,
     entry_faults,
     forwarded,
+    hidden,
     id_faults,
     is_operator,
+    knows,
+    point_differs,
     point_of,
     texts,
     unit_faults,
@@ -158,6 +162,11 @@ def _change_point(state: State, context: Context, form: PointChange) -> Outcome:
         units = tuple(replace(unit, changed_materially=context.now) for unit in units)
         writes += [(UnitEntry, unit.id, unit) for unit in units]
         writes += _stirred(state, context, units)
+        asked = prequalification.begin(state, [(unit, after) for unit in units], context.now, "The place changed.")
+    else:
+        asked = prequalification.follow(state, [(unit, after) for unit in units], context.now)
+    writes += asked[0]
+    notes += asked[1]
     if set(after.operators) - set(before.operators):
         notes += [forwarded(unit.id, (unit,), after) for unit in units]
     return Outcome(shown(state, context, after), tuple(writes), tuple(notes))
@@ -191,20 +200,28 @@ def _register_unit(state: State, context: Context, form: UnitForm) -> Outcome:
     require_new(state, context, entry, ("unit.id", "unit.provider"))
     absent(state, UnitEntry, "unit", unit.id)
     point, findings = _point_given(state, context, form)
-    findings += [*id_faults("", unit.id), *unit_faults("", unit), *element_faults(state, (unit,))]
+    findings += [*id_faults("", unit.id), *unit_faults("", unit), *element_faults(state, (unit,), context.now)]
     drafted = {point.id: point.point} if point is not None else {}
-    findings += rules.findings(state, rules.Draft(points=drafted, units={unit.id: unit}))
+    brought = form.point is not None and form.point.id == unit.connection_point
+    shut = frozenset() if brought else hidden(state, context, unit.connection_point)
+    findings += rules.findings(state, rules.Draft(points=drafted, units={unit.id: unit}, hidden=shut))
     refuse("The unit", findings)
     at = point or state.get(PointEntry, unit.connection_point)
-    writes: Writes = [(UnitEntry, unit.id, entry)]
+    asked, told = prequalification.begin(state, [(entry, at)], context.now)
+    writes: Writes = [(UnitEntry, unit.id, entry), *asked]
     if point is not None:
         writes.insert(0, (PointEntry, point.id, point))
     note = Note("unit.registered", unit.id, audience(state, entry, *at.operators))
-    return Outcome(shown(state, context, entry), tuple(writes), (note, forwarded(unit.id, (entry,), at)), CREATED)
+    return Outcome(
+        shown(state, context, entry), tuple(writes), (note, forwarded(unit.id, (entry,), at), *told), CREATED
+    )
 
 
 def _point_given(state: State, context: Context, form: UnitForm) -> tuple[PointEntry | None, list[Finding]]:
-    """The new connection point of a form; None where it brings none, or one that is there just so."""
+    """The new connection point of a form; None where it brings none, or one that is there just so.
+
+    Who gives all of a point as it is learns nothing by it; anything else tells of a point to those alone who know it.
+    """
     given = form.point
     if given is None:
         return None, []
@@ -217,8 +234,7 @@ def _point_given(state: State, context: Context, form: UnitForm) -> tuple[PointE
     if there is None:
         return entry, findings
     if (there.point, there.impacted) != (entry.point, entry.impacted):
-        message = f"The connection point '{given.id}' is registered with other data; leave it out, or have it changed."
-        findings.append(Finding("point", "point_differs", message))
+        findings.append(point_differs(state, context, "point", there))
     return None, findings
 
 
@@ -233,8 +249,11 @@ def _change_unit(state: State, context: Context, form: UnitChange) -> Outcome:
     _alive(before, "unit")
     unit = replace(before.unit, **given)
     differs = {name for name in given if getattr(before.unit, name) != getattr(unit, name)}
-    findings = [*unit_faults("", unit), *element_faults(state, (unit,))]
-    findings += rules.findings(state, rules.Draft(units={unit.id: unit}))
+    if "element" in differs:
+        _unsold(state, context, before, "Change its element then.")
+    findings = [*unit_faults("", unit), *element_faults(state, (unit,), context.now)]
+    shut = hidden(state, context, unit.connection_point)
+    findings += rules.findings(state, rules.Draft(units={unit.id: unit}, hidden=shut))
     refuse("The unit", findings)
     material = bool(differs & MATERIAL)
     after = replace(before, unit=unit, changed_materially=context.now if material else before.changed_materially)
@@ -242,11 +261,23 @@ def _change_unit(state: State, context: Context, form: UnitChange) -> Outcome:
     writes += _stirred(state, context, (after,)) if material else ()
     if "owner" in differs and state.find(Availability, unit.id) is not None:
         writes.append((Availability, unit.id, None))
-    told = encode({"fields": sorted(differs), "material": material})
-    notes = [Note("unit.changed", unit.id, audience(state, after, *concerned(state, before)), told)]
+    body = encode({"fields": sorted(differs), "material": material})
+    notes = [Note("unit.changed", unit.id, audience(state, after, *concerned(state, before)), body)]
+    at = state.get(PointEntry, unit.connection_point)
     if "connection_point" in differs:
-        notes.append(forwarded(unit.id, (after,), state.get(PointEntry, unit.connection_point)))
+        notes.append(forwarded(unit.id, (after,), at))
+    if material:
+        asked, told = prequalification.begin(state, [(after, at)], context.now, "The unit was changed materially.")
+        writes += asked
+        notes += told
     return Outcome(shown(state, context, after), tuple(writes), tuple(notes))
+
+
+def _unsold(state: State, context: Context, entry: UnitEntry, remedy: str) -> None:
+    """Raises Conflict while the ledger holds something of a unit that is still to be delivered."""
+    until = rules.held_until(state, entry.id, context.now)
+    if until is not None:
+        raise Conflict(f"What was sold of the unit '{entry.id}' is delivered until {until.isoformat()}.", remedy)
 
 
 def _stirred(state: State, context: Context, units: Iterable[UnitEntry]) -> list[tuple[type[Record], str, Record]]:
@@ -293,10 +324,13 @@ def _deactivate_unit(state: State, context: Context, form: Nothing) -> Outcome:
 
 
 def _terminate_unit(state: State, context: Context, form: Nothing) -> Outcome:
-    """A unit is gone, out of its groups too. Raises NotFound, Forbidden, Conflict."""
+    """A unit is gone, out of its groups too. What was sold of it is owed, and its element taken, until it is over.
+
+    Raises NotFound, Forbidden, Conflict.
+    """
     entry = _into(state, context, UnitEntry, "unit", UnitStatus.TERMINATED)
     writes, notes = _left(state, context, entry.id)
-    writes = [(UnitEntry, entry.id, entry), *writes]
+    writes = [(UnitEntry, entry.id, entry), *writes, *prequalification.end(state, entry.id)]
     if state.find(Availability, entry.id) is not None:
         writes.append((Availability, entry.id, None))
     note = Note("unit.terminated", entry.id, audience(state, entry))
@@ -319,9 +353,9 @@ def _left(state: State, context: Context, unit: str) -> tuple[Writes, list[Note]
 
 def _switch_unit(state: State, context: Context, form: Switch) -> Outcome:
     """A unit goes to the provider that asks for it, with its owner's consent. It leaves its groups and is inactive
-    until the new provider activates it; what was sold of it before stays with whoever sold it.
+    until the new provider activates it. Whoever sold it delivers it: it goes when nothing of it is held any more.
 
-    Raises NotFound also where the owner has not consented, Forbidden, Conflict, Refused.
+    Raises NotFound also where the owner has not consented, Forbidden, Conflict also while it is held, Refused.
     """
     before, provider = state.find(UnitEntry, context.subject), form.provider or context.party
     if provider != context.party and Role.REGISTER_OPERATOR not in context.roles:
@@ -332,6 +366,7 @@ def _switch_unit(state: State, context: Context, form: Switch) -> Outcome:
         )
     if before.unit.provider == provider:
         raise Conflict(f"'{provider}' is the provider of '{before.id}' already.", "Change the unit instead.")
+    _unsold(state, context, before, "Take it over then; the owner ends its consent to the other provider.")
     unit = replace(before.unit, provider=provider, balance_responsible_party=form.balance_responsible_party)
     writes, notes = _left(state, context, unit.id)
     drafted = {id: cast("GroupEntry", group) for _, id, group in writes}
@@ -342,7 +377,9 @@ def _switch_unit(state: State, context: Context, form: Switch) -> Outcome:
         after = replace(after, status=UnitStatus.INACTIVE, status_since=context.now)
     both = audience(state, after, *concerned(state, before))
     note = Note("unit.switched", unit.id, both, encode({"from": before.unit.provider, "to": provider}))
-    return Outcome(shown(state, context, after), ((UnitEntry, unit.id, after), *writes), (note, *notes))
+    at = state.get(PointEntry, unit.connection_point)
+    asked, told = prequalification.begin(state, [(after, at)], context.now, "The unit went to another provider.")
+    return Outcome(shown(state, context, after), ((UnitEntry, unit.id, after), *writes, *asked), (note, *notes, *told))
 
 
 def _into(state: State, context: Context, kind: type[E], what: str, status: UnitStatus) -> E:
@@ -375,7 +412,7 @@ def _group_faults(state: State, context: Context, group: Group, had: Iterable[st
     place, mine = f"group {group.id}", set(had)
     if len(group.units) > MOST_UNITS_IN_A_GROUP:
         yield Finding(place, "too_many_units", f"A group has at most {MOST_UNITS_IN_A_GROUP} units; make several.")
-    known = tuple(name for name in group.units if name in mine or _knows(state, context, name))
+    known = tuple(name for name in group.units if name in mine or knows(state, context, UnitEntry, name))
     for name in sorted(set(group.units) - set(known)):
         message = f"There is no unit '{name}'; register it or remove it from the group."
         yield Finding(place, "unknown_unit", message)
@@ -385,14 +422,6 @@ def _group_faults(state: State, context: Context, group: Group, had: Iterable[st
     product = state.find(ProductEntry, group.product)
     if product is not None and product.withdrawn is not None:
         yield Finding(place, "product_withdrawn", f"The product '{product.id}' is withdrawn; choose another one.")
-
-
-def _knows(state: State, context: Context, unit: str) -> bool:
-    try:
-        record(state, context, UnitEntry, unit)
-    except NotFound:
-        return False
-    return True
 
 
 def _change_group(state: State, context: Context, form: GroupChange) -> Outcome:

@@ -208,11 +208,12 @@ def _unit_faults(
     """What is not prequalified, or not the asker's, is answered like what is not there."""
     if not 1 <= len(units) <= MOST_UNITS:
         yield Finding("units", "parcel_size", f"{len(units)} units are named; name 1 to {MOST_UNITS}.")
+    seen: set[str] = set()
     for i, name in enumerate(units):
         entry = state.find(UnitEntry, name)
         mine = entry is not None and entry.unit.provider == context.party
         there = state.find(SchedulingMember, member_id(record.id, name))
-        if name in units[:i]:
+        if name in seen:
             yield Finding(f"units[{i}]", "repeated", f"The unit '{name}' is named twice; name it once.")
         elif mine is not own or not _prequalified(state, name, record.products, context.now):
             text = f"There is no {'unit of yours' if own else 'other unit'} '{name}' that is prequalified"
@@ -221,6 +222,7 @@ def _unit_faults(
             yield Finding(f"units[{i}]", "there", f"'{name}' is {there.status} already; accept, decline or wait.")
         elif own and (other := _home(state, name)):
             yield Finding(f"units[{i}]", "taken", f"'{name}' is part of '{other}'; a unit is part of one.")
+        seen.add(name)
 
 
 def _prequalified(state: State, unit: str, products: Iterable[str], now: datetime) -> bool:

@@ -37,6 +37,7 @@ from coflex.service.gates import first_step, next_day, plan_of, plans, session_i
 from coflex.service.ledger import buyer_of, holdings
 from coflex.service.machine import CREATED, EVERYBODY, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
+from coflex.service.standing import closing, opening
 from coflex.service.state import State
 
 _OPERATOR = frozenset({Role.MARKET_OPERATOR})
@@ -57,8 +58,14 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a step that failed is computed again."""
+
+    reason: str
+
+
 class Again(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a step is computed anew, and which offers are left out of it (their ids in the book)."""
+    """Why a result is computed anew, and which offers are left out of it (their ids in the book)."""
 
     reason: str
     without: tuple[str, ...] = ()
@@ -112,20 +119,23 @@ def _announced(market: Market, day: date, plan: SessionPlan, now: datetime) -> S
 
 
 def _open(state: State, context: Context, form: Nothing) -> Outcome:
-    """Pass the gate's opening. Raises Conflict unless the session is announced and its time has come."""
+    """Pass the gate's opening, and fix the buyer. Raises Conflict unless the session is announced and its time has
+    come."""
     entry = state.get(SessionEntry, context.subject)
     _is_due(entry, SessionState.ANNOUNCED, entry.opens, context)
     note = Note("session.opened", entry.id, EVERYBODY, encode({"closes": entry.closes}))
-    return _stored(_moved(entry, SessionState.OPEN, entry.opens), (note,))
+    fixed = opening(state, entry)
+    return _stored(_moved(entry, SessionState.OPEN, entry.opens), (note,), (SessionOutcome, fixed.id, fixed))
 
 
 def _close(state: State, context: Context, form: Nothing) -> Outcome:
-    """Pass the gate's closing. Raises Conflict unless the session is open and its time has come."""
+    """Pass the gate's closing, and settle which offers stand. Raises Conflict unless the session is open and its time
+    has come."""
     entry = state.get(SessionEntry, context.subject)
     _is_due(entry, SessionState.OPEN, entry.closes, context)
     moved = _moved(entry, SessionState.CLOSED, entry.closes)
-    closed = replace(moved, offers=len(books(state).offers(entry.id)))
-    return _stored(closed, (Note("session.closed", entry.id, EVERYBODY),))
+    closed, fixed = replace(moved, offers=len(books(state).offers(entry.id))), closing(state, entry)
+    return _stored(closed, (Note("session.closed", entry.id, EVERYBODY),), (SessionOutcome, fixed.id, fixed))
 
 
 def _is_due(entry: SessionEntry, state: SessionState, at: datetime, context: Context) -> None:
@@ -240,21 +250,22 @@ def _failed(state: State, context: Context, form: Failed) -> Outcome:
 # ---------------------------------------------------------------- the market operator
 
 
-def _retry(state: State, context: Context, form: Again) -> Outcome:
+def _retry(state: State, context: Context, form: Retry) -> Outcome:
     """Take the alarm off a session, so that its step is computed again. Raises Conflict where there is no alarm."""
     entry = state.get(SessionEntry, context.subject)
     if not entry.alarm:
         raise Conflict(f"Nothing of {entry.id} failed.", "To compute a result anew, ask for a rerun.")
     note = Note("session.retried", entry.id, with_role(state, Role.MARKET_OPERATOR), encode({"reason": form.reason}))
-    again = replace(entry, alarm="", without=form.without, reason=form.reason)
-    return _stored(replace(again, reached=(*entry.reached, Reached(RETRIED, context.now))), (note,))
+    again = replace(entry, alarm="", reached=(*entry.reached, Reached(RETRIED, context.now)))
+    return _stored(again, (note,))
 
 
 def _rerun(state: State, context: Context, form: Again) -> Outcome:
-    """Take a result back, so that it is computed anew on the register of now and without some of its offers.
+    """Take a result back, so that it is computed anew without some of its offers, on what its gate settled.
 
-    Plans of later sessions were made on it and are computed anew too. Raises Conflict where the session has no result,
-    a later one of its day has, or the delivery of its definitive part has begun.
+    Plans of later sessions were made on it and are computed anew too, on the register of then. Raises Conflict where
+    the session has no result, a later one of its day has, or the delivery of its definitive part has begun; Refused
+    where one of the offers is not of its book.
     """
     entry = state.get(SessionEntry, context.subject)
     plan = plan_of(state, entry)
@@ -267,6 +278,15 @@ def _rerun(state: State, context: Context, form: Again) -> Outcome:
         begun = local_label(plan.firm.start, plan.zone)
         raise Conflict(f"Delivery of what {entry.id} bought for good began at {begun}.", "Correct it in settlement.")
     old = state.get(SessionOutcome, entry.outcome)
+    there = {offer.id for offer in unpack(old.given, Offer)}
+    refuse(
+        f"The rerun of {entry.id}",
+        [
+            Finding(f"without[{i}]", "unknown_offer", f"There is no offer '{name}' in its book; correct the id.")
+            for i, name in enumerate(form.without)
+            if name not in there
+        ],
+    )
     kept = replace(old, added=(), removed=(), documents=(), series=(), left_out=())
     back = replace(
         entry,
@@ -344,7 +364,7 @@ VERBS = (
     Verb("session.planned", SessionOutcome, _planned, kind=SessionEntry),
     Verb("session.cleared", SessionOutcome, _cleared, kind=SessionEntry),
     Verb("session.failed", Failed, _failed, kind=SessionEntry),
-    Verb("session.retry", Again, _retry, _OPERATOR, kind=SessionEntry),
+    Verb("session.retry", Retry, _retry, _OPERATOR, kind=SessionEntry),
     Verb("session.rerun", Again, _rerun, _OPERATOR, kind=SessionEntry, two_persons=True),
     Verb("request.submit", Requests, _request, _BUYERS, kind=SessionRequests),
 )

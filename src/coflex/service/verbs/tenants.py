@@ -17,18 +17,17 @@ from coflex.market.design import design_text, schedule
 from coflex.market.design.operating import unheld
 from coflex.register.market import DesignText, Market
 from coflex.register.products import ProductEntry
-from coflex.register.records import Record
-from coflex.service.gates import design_of, last_announced, next_gate
+from coflex.service.gates import design_of, last_announced, next_day, next_gate
 from coflex.service.machine import CREATED, EVERYBODY, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
 from coflex.service.state import State
+from coflex.service.verbs.products import MOST_PRICE
 
 _OPERATOR = frozenset({Role.MARKET_OPERATOR})
 # Bounds that keep one command from passing gates for minutes.
 MOST_DAYS = 3 * 366
 FARTHEST_JUMP = timedelta(days=31)
 FASTEST = 86_400
-Written = tuple[type[Record], str, Record | None]
 
 
 class OpenTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,9 +52,10 @@ class OpenTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ChangeMarket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes different; what is absent stays. `design`, `document`: for the delivery days that are not announced
-    yet. `price_caps`: EUR/MWh by product."""
+    yet. `first_day`: from which on they are held, for a market that paused. `price_caps`: EUR/MWh by product."""
 
     title: str | None = None
+    first_day: date | None = None
     last_day: date | None = None
     design: str | None = None
     document: str = ""
@@ -79,7 +79,7 @@ def _open(state: State, context: Context, form: OpenTenant) -> Outcome:
     text, findings = _document(form.design, form.document)
     refuse(f"The tenant {state.tenant}", [*findings, *_faults(form)])
     starts = context.at if form.starts is None else form.starts.astimezone(UTC)
-    refuse(f"The tenant {state.tenant}", _too_late(form, text, starts))
+    refuse(f"The tenant {state.tenant}", _too_late(form.first_day, text, form.zone, starts))
     market = Market(
         id="market",
         title=form.title,
@@ -144,12 +144,12 @@ def _speed(speed: int) -> Iterator[Finding]:
         yield Finding("speed", "speed", f"The clock runs 0 to {FASTEST} seconds a second; choose one of them.")
 
 
-def _too_late(form: OpenTenant, text: str, starts: datetime) -> Iterator[Finding]:
-    """A market begins before its first gate, so that no session is over before anybody could offer."""
-    first = min(plan.opens for plan in schedule(design_of(text), form.first_day, ZoneInfo(form.zone)))
-    if first < starts:
-        message = f"The first gate opens at {first.isoformat()}, before the market begins at {starts.isoformat()}; "
-        yield Finding("first_day", "too_late", f"{message}choose a later day.")
+def _too_late(day: date, text: str, zone: str, now: datetime) -> Iterator[Finding]:
+    """A market goes on before the first gate of its next day, so that no session is over before anybody could offer."""
+    first = min(plan.opens for plan in schedule(design_of(text), day, ZoneInfo(zone)))
+    if first < now:
+        message = f"The first gate of {day} opens at {first.isoformat()}, and it is {now.isoformat()}; "
+        yield Finding("first_day", "too_late", f"{message}choose a later first day.")
 
 
 def _unknown(zone: str) -> bool:
@@ -165,23 +165,31 @@ def _change(state: State, context: Context, form: ChangeMarket) -> Outcome:
     fault."""
     market = state.get(Market, "market")
     design, findings = _other_design(state, form)
-    findings += _faults_of_change(state, market, form)
     capped, faults = _capped(state, form.price_caps)
-    refuse("The change of the market", [*findings, *faults])
     changed = replace(
         market,
         title=market.title if form.title is None else form.title,
         design=market.design if form.design is None else form.design,
+        first_day=market.first_day if form.first_day is None else form.first_day,
         last_day=market.last_day if form.last_day is None else form.last_day,
         price_limit_eur_mwh=(
             market.price_limit_eur_mwh if form.price_limit_eur_mwh is None else form.price_limit_eur_mwh
         ),
     )
-    note = Note("market.changed", "market", EVERYBODY, encode({"design": changed.design, "last_day": changed.last_day}))
-    return Outcome(changed, (*design, (Market, "market", changed), *capped), (note,))
+    refuse("The change of the market", [*findings, *_faults_of_change(state, changed, form), *faults])
+    if (form.design, form.first_day, form.last_day) != (None, None, None) and (day := next_day(state, changed)):
+        text = next((one.text for _, _, one in design), "") or state.get(DesignText, changed.design).text
+        refuse("The change of the market", _too_late(day, text, market.zone, context.now))
+    body = encode({"design": changed.design, "first_day": changed.first_day, "last_day": changed.last_day})
+    notes = [Note("market.changed", "market", EVERYBODY, body)]
+    notes += [Note("product.changed", one.id, EVERYBODY, encode({"fields": ["price_cap_eur_mwh"]})) for one in capped]
+    written = ((ProductEntry, one.id, one) for one in capped)
+    return Outcome(changed, (*design, (Market, "market", changed), *written), tuple(notes))
 
 
-def _other_design(state: State, form: ChangeMarket) -> tuple[tuple[Written, ...], list[Finding]]:
+def _other_design(
+    state: State, form: ChangeMarket
+) -> tuple[tuple[tuple[type[DesignText], str, DesignText], ...], list[Finding]]:
     """The design's text to keep, and what is wrong with it."""
     if form.design is None:
         fault = Finding("document", "no_id", "A document comes with the id of its design; name it in `design`.")
@@ -196,33 +204,39 @@ def _other_design(state: State, form: ChangeMarket) -> tuple[tuple[Written, ...]
     return ((DesignText, form.design, DesignText(form.design, text)),), findings
 
 
-def _faults_of_change(state: State, market: Market, form: ChangeMarket) -> Iterator[Finding]:
+def _faults_of_change(state: State, changed: Market, form: ChangeMarket) -> Iterator[Finding]:
     if form.price_limit_eur_mwh is not None:
         yield from _limit(form.price_limit_eur_mwh)
-    if form.last_day is None:
+    if form.first_day is None and form.last_day is None:
         return
-    yield from _days(market.first_day, form.last_day)
+    yield from _days(changed.first_day, changed.last_day)
     announced = last_announced(state)
-    if announced is not None and form.last_day < announced:
+    if announced is not None and form.last_day is not None and form.last_day < announced:
         message = f"The days to {announced.isoformat()} are announced; choose that one or a later one."
         yield Finding("last_day", "announced", message)
+    if announced is not None and form.first_day is not None and form.first_day <= announced:
+        message = f"The days to {announced.isoformat()} are announced; choose a later one."
+        yield Finding("first_day", "announced", message)
 
 
-def _capped(state: State, caps: dict[str, Decimal]) -> tuple[tuple[Written, ...], list[Finding]]:
-    """Products with other price caps, and what is wrong with these."""
-    written: list[Written] = []
+def _capped(state: State, caps: dict[str, Decimal]) -> tuple[list[ProductEntry], list[Finding]]:
+    """Products with other price caps, and what is wrong with these: the same as with a cap that is set alone."""
+    capped: list[ProductEntry] = []
     findings = []
     for product in sorted(caps):
         entry, cap = state.find(ProductEntry, product), caps[product]
         place = f"price_caps.{product}"
         if entry is None:
             findings.append(Finding(place, "unknown_product", f"There is no product '{product}'; correct its id."))
-        elif not cap.is_finite() or cap < 0:
-            findings.append(Finding(place, "price", "The cap is no price; give EUR/MWh, not negative."))
+        elif entry.withdrawn is not None:
+            message = f"The product '{product}' is withdrawn; leave it out."
+            findings.append(Finding(place, "withdrawn", message))
+        elif not cap.is_finite() or not 0 <= cap <= MOST_PRICE:
+            message = f"The cap is not between 0 and {MOST_PRICE} EUR/MWh; correct it."
+            findings.append(Finding(place, "price", message))
         else:
-            product_capped = replace(entry.product, price_cap_eur_mwh=cap)
-            written.append((ProductEntry, product, replace(entry, product=product_capped)))
-    return tuple(written), findings
+            capped.append(replace(entry, product=replace(entry.product, price_cap_eur_mwh=cap)))
+    return capped, findings
 
 
 def _clock(state: State, context: Context, form: SetClock) -> Outcome:

@@ -17,13 +17,16 @@ from coflex.service.machine import CREATED, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
 from coflex.service.relations import operators
 from coflex.service.state import State
+from coflex.service.verbs import prequalification
 from coflex.service.verbs.resource_forms import (
     Form,
     UnitData,
     element_faults,
     entry_faults,
     forwarded,
+    hidden,
     id_faults,
+    point_differs,
     unit_faults,
     unit_of,
 )
@@ -65,10 +68,13 @@ class Imported(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Batch:
-    """What the rows bring, by id, and where each stands first."""
+    """What the rows bring, by id, and where each stands first. `hidden`: see `rules.Draft`; `given`: points of the
+    register that a row gives as they are."""
 
     units: dict[str, UnitEntry] = field(default_factory=dict)
     points: dict[str, PointEntry] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    given: set[str] = field(default_factory=set)
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -80,13 +86,14 @@ def _import(state: State, context: Context, form: UnitsImport) -> Outcome:
     batch = _Batch()
     findings = list(_taken(state, context, form.rows, batch))
     findings += _placed(batch, rules.findings(state, _draft(batch)))
-    findings += _placed(batch, element_faults(state, (one.unit for one in batch.units.values())))
+    findings += _placed(batch, element_faults(state, (one.unit for one in batch.units.values()), context.now))
     refuse("The units", findings)
+    asked, told = prequalification.begin(state, _points(state, batch), context.now)
     writes: list[tuple[type[Record], str, Record | None]] = []
     writes += [(PointEntry, id, batch.points[id]) for id in sorted(batch.points)]
     writes += [(UnitEntry, id, batch.units[id]) for id in sorted(batch.units)]
     reply = Imported(context.number, len(batch.units), len(batch.points))
-    return Outcome(reply, tuple(writes), tuple(_notes(state, context, batch)), CREATED)
+    return Outcome(reply, (*writes, *asked), (*_notes(state, context, batch), *told), CREATED)
 
 
 def _taken(state: State, context: Context, rows: Iterable[UnitRow], batch: _Batch) -> Iterator[Finding]:
@@ -120,6 +127,7 @@ def _point_taken(
     given = {name: getattr(row, name) for name in names}
     missing = [name for name in names if given[name] is None]
     if len(missing) == len(names):
+        batch.hidden |= hidden(state, context, unit.connection_point)
         return
     if missing:
         message = "A new connection point needs all of its columns; fill this one, or empty the others."
@@ -132,22 +140,37 @@ def _point_taken(
         row.impacted,
         context.party,
     )
-    there = state.find(PointEntry, entry.id) or batch.points.get(entry.id)
+    registered = state.find(PointEntry, entry.id)
+    there = registered or batch.points.get(entry.id)
     if there is None:
         yield from id_faults(f"{place}, column connection_point: ", entry.id)
         yield from entry_faults(state, f"{place}, column ", entry)
         batch.points[entry.id] = entry
         batch.places[f"connection point {entry.id}"] = place
     elif (there.point, there.impacted) != (entry.point, entry.impacted):
+        column = f"{place}, column connection_point"
+        if registered is not None:
+            yield point_differs(state, context, column, registered)
+            return
         message = f"The connection point '{entry.id}' is given with other data elsewhere; leave its columns empty here."
-        yield Finding(f"{place}, column connection_point", "point_differs", message)
+        yield Finding(column, "point_differs", message)
+    elif registered is not None:
+        batch.given.add(entry.id)
 
 
 def _draft(batch: _Batch) -> rules.Draft:
     return rules.Draft(
         points={id: one.point for id, one in batch.points.items()},
         units={id: one.unit for id, one in batch.units.items()},
+        hidden=frozenset(batch.hidden - batch.given),
     )
+
+
+def _points(state: State, batch: _Batch) -> Iterator[tuple[UnitEntry, PointEntry]]:
+    """Each unit with its connection point."""
+    for entry in batch.units.values():
+        id = entry.unit.connection_point
+        yield entry, batch.points.get(id) or state.get(PointEntry, id)
 
 
 def _placed(batch: _Batch, findings: Iterable[Finding]) -> list[Finding]:
@@ -165,9 +188,8 @@ def _notes(state: State, context: Context, batch: _Batch) -> Iterator[Note]:
     told: dict[tuple[str, ...], list[str]] = {}
     at_operators: dict[tuple[str, ...], tuple[PointEntry, list[UnitEntry]]] = {}
     keepers = operators(state)
-    for entry in batch.units.values():
+    for entry, point in _points(state, batch):
         unit = entry.unit
-        point = batch.points.get(unit.connection_point) or state.get(PointEntry, unit.connection_point)
         circle = {unit.provider, unit.owner, unit.balance_responsible_party, *point.operators, *keepers}
         told.setdefault(tuple(sorted(circle)), []).append(unit.id)
         at_operators.setdefault((*point.operators, unit.provider), (point, []))[1].append(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -28,14 +28,11 @@ from coflex.adapters.web.api.incoming import (
 from coflex.adapters.web.api.operations import PREFIX, History, Operation, Read, Room, Special, Write, names_in
 from coflex.adapters.web.api.paging import CONTROLS, bad_parameter, page_of
 from coflex.domain.errors import NotFound
-from coflex.register.fields import readable
 from coflex.register.records import KIND_OF, Record
 from coflex.service import reading
 from coflex.service.machine import CREATED, decode, encode
 from coflex.service.ports import Command, Personal
-from coflex.service.relations import relations
 from coflex.service.sequencer import Receipt
-from coflex.service.state import State
 from coflex.service.who import Who
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -178,9 +175,8 @@ def _list(desk: Desk, operation: Read) -> Endpoint:
         at = _as_of(desk, request)
         state = desk.state(who.tenant)
         if at is None:
-            found: list[Any] = [one for one, _ in reading.records(state, who, kind) if _meets(one, asked)]
-            rows = [(one.id, one) for one in found if not asked or _may_read(state, who, one, asked)]
-            page = page_of(request, rows, partial(reading.shown, state, who))
+            found: list[Any] = reading.where(state, who, kind, asked, partial(_meets, asked=asked))
+            page = page_of(request, [(one.id, one) for one in found], partial(reading.shown, state, who))
         else:
             versions = await asyncio.to_thread(desk.journal.as_of, who.tenant, KIND_OF[kind], at)
             past = reading.as_of(state, who, versions)
@@ -242,18 +238,13 @@ def _meets(record: Any, asked: Mapping[str, str]) -> bool:
     return all(_text(record, path) == text for path, text in asked.items())
 
 
-def _may_read(state: State, who: Who, record: Any, paths: Iterable[str]) -> bool:
-    """Whether a caller may read these fields: what it may not read it does not learn by filters either."""
-    return readable(type(record), relations(state, who, record)).issuperset(paths)
-
-
 def _text(value: Any, path: str) -> str | None:
     """A field as text, through dataclasses and dictionaries; None where it is not there."""
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
         if value is None:
             return None
-    return str(msgspec.to_builtins(value))
+    return str(value if isinstance(value, str) else msgspec.to_builtins(value))
 
 
 def _as_of(desk: Desk, request: Request) -> datetime | None:

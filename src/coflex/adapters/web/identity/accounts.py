@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.endpoints import command_of, version_known, written
-from coflex.adapters.web.api.incoming import caller, idempotency_key, json_body, version_read
+from coflex.adapters.web.api.incoming import caller, idempotency_key, json_body, only_parameters, version_read
 from coflex.adapters.web.api.operations import History, Read, Room, Special, Write
 from coflex.adapters.web.api.problems import TooMany
 from coflex.adapters.web.identity.keys import Keys, digest
@@ -135,8 +135,7 @@ class Accounts:
         wait = self._registrations.wait(network(address), REGISTERED_PER_MINUTE / 60, REGISTERED_BURST)
         if wait:
             raise TooMany(
-                f"More than {REGISTERED_BURST} parties at once, or {REGISTERED_PER_MINUTE} in a minute, were registered "
-                "from this address.",
+                f"From this address came {REGISTERED_BURST} registrations at once, or {REGISTERED_PER_MINUTE} a minute.",
                 "Try again after the seconds in Retry-After.",
                 math.ceil(wait),
             )
@@ -208,8 +207,9 @@ class Accounts:
         return _answer(receipt, who, self._webhook_secret(receipt, who), "/webhooks/{id}")
 
     async def change_webhook(self, desk: Desk, request: Request) -> Response:
-        version_read(request, True)
-        receipt, _, who = await self._write(desk, request, "webhook.change", self._webhook_form, "webhook")
+        receipt, _, who = await self._write(
+            desk, request, "webhook.change", self._webhook_form, "webhook", needs_match=True
+        )
         return written(receipt, who.tenant)
 
     async def _webhook_form(self, who: Who, raw: bytes) -> tuple[WebhookForm, str]:
@@ -237,6 +237,7 @@ class Accounts:
         prepare: Any,
         subject: str = "",
         scope: ClientScope = ClientScope.MANAGE,
+        needs_match: bool = False,
     ) -> tuple[Receipt, str, Who]:
         """Prepare the command of a body, once for its idempotency key, and hand it in: receipt, secret, who asked.
 
@@ -244,7 +245,8 @@ class Accounts:
         """
         who = await caller(desk, request, scope)
         if who.on_behalf:
-            raise Forbidden("Secrets are not made or shown on behalf of a party.", "Let the party do it itself.")
+            raise Forbidden("Access is not made or set on behalf of a party.", "Let the party do it itself.")
+        only_parameters(request, ())
         key, raw = idempotency_key(request), await json_body(request, empty=b"{}")
         about = str(request.path_params[subject]) if subject else ""
         place = f"{verb} {about} {who.party}\n".encode() + raw
@@ -252,7 +254,7 @@ class Accounts:
         if known is None:
             form, secret = await prepare(who, raw)
             known = self._remember(who.tenant, who.by, key, place, _Prepared(form, secret, desk.clock()))
-        expects = version_read(request, False)
+        expects = version_read(request, needs_match)
         if subject:
             expects = version_known(desk, who, desk.machine.verbs[verb].kind, about, expects)
         receipt = await desk.submit(command_of(who, verb, about, encode(known.form), key, expects, known.form))
