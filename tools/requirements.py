@@ -126,7 +126,6 @@ ROWS = {
 
 # What a row still lacks although tests prove a part of it.
 PARTLY = {
-    "REG-03": "the answers stand in the log and in the report; the TSO's own answer is taken for granted",
     "GRID-03": "needs are messages in the log; no operator is called",
     "GRID-07": "a light takes any drawing, but a day keeps the perimeters of its case",
     "GRID-12": "computed; no document of it is sent, and no grid evolves over years",
@@ -137,12 +136,12 @@ PARTLY = {
     "MKT-06": "in the operating day reactive power follows active; its offers are sold in compared designs",
     "ACT-01": "the hops are simulated: a set point is confirmed by all of them or not sent",
     "ACT-03": "one value a quarter-hour is observed; what the provider adapts is a message",
+    "ACT-07": "owners set what their units may give and read what is held of them; no signals and no page yet",
     "SET-01": "no control group, no regression",
     "SET-02": "energy as metered and as asked; no capacity, no reactive energy",
     "SET-03": "no availability prices; operators pay, balance groups do not; nothing is shared between causes",
     "XCH-04": "CSV only",
     "PLAT-04": "SQLite by default and PostgreSQL by its address, comparisons on a Dask cluster; no broker",
-    "PLAT-05": "a step that breaks down leaves nothing; no whole day is killed and resumed in a test",
 }
 
 

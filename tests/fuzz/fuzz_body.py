@@ -172,7 +172,7 @@ def _told(value: Any) -> str:
 SEEDS = (
     b"{}",
     b"",
-    b'{"id": "o-1", "steps": [{"start": "2016-07-05T10:00:00Z", "quantity_kw": [100, -50], "price": 1.5e3}], "x": null}',
+    b'{"id": "o-1", "steps": [{"start": "2016-07-05T10:00:00Z", "quantity_kw": [100, -50], "p": 1.5e3}], "x": null}',
     b'["\\u00e9\\ud83d\\ude00\\n\\/", "\xc3\xa9", true, false, -0, 0.5E-3]',
     b'{"a": 1, "\\u0061": 2}',
     b'{"a": {"b": 1, "b": 2}}',

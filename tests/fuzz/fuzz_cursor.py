@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 
 from coflex.adapters.web.api.incoming import only_parameters
@@ -62,7 +60,8 @@ def _is_cursor(pair: str) -> bool:
 
 
 def _cursor(query: bytes) -> bytes:
-    found: Any = page_of(request(query), ROWS).next
+    found = page_of(request(query), ROWS).next
+    assert found is not None
     return b"cursor=" + found.encode()
 
 

@@ -28,7 +28,8 @@ TENANT, FIRST = "demo", "2016-07-05.local-1"
 THERE = {
     "unit": "cu-0001", "units": "cu-0001", "provider": "sp-1", "owner": "owner", "party": "sp-1", "group": "sp-1-local",
     "product": "local_energy", "products": "global_energy", "system_operator": "dso", "tso": "tso", "parties": "sp-1",
-    "balance_responsible_party": "brp", "connection_point": "pod-0001", "design": "beflexible_six", "zone": "Europe/Rome",
+    "balance_responsible_party": "brp", "connection_point": "pod-0001", "design": "beflexible_six",
+    "zone": "Europe/Rome",
     "source": "sp-1-local@local_energy", "url": "https://a.example/x", "months": "1", "members": "su-1@cu-0001",
 }  # fmt: skip
 SUBJECTS = (

@@ -1,4 +1,4 @@
-"""Tables of units: the same cells as CSV and as a workbook give the same units or the same faults, and nothing is lost."""
+"""Tables of units: the same cells as CSV and as a workbook give the same units or the same faults; nothing is lost."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from coflex.domain.errors import Refused
 from coflex.service.verbs.units_import import UnitRow
 
 _SPACE = "http://schemas.openxmlformats.org/"
-_MAIN, _OFFICE, _PACKAGE = (
-    f"{_SPACE}spreadsheetml/2006/main", f"{_SPACE}officeDocument/2006/relationships", f"{_SPACE}package/2006",
-)  # fmt: skip
+_MAIN, _PACKAGE = f"{_SPACE}spreadsheetml/2006/main", f"{_SPACE}package/2006"
+_OFFICE, _RELATED = f"{_SPACE}officeDocument/2006/relationships", f"{_PACKAGE}/relationships"
 _PARTS = {
     "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"><Override PartName="/xl/workbook.xml" ContentType='
     '"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/></Types>',
-    "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="a" Type="{_OFFICE}/officeDocument"'
+    "_rels/.rels": f'<Relationships xmlns="{_RELATED}"><Relationship Id="a" Type="{_OFFICE}/officeDocument"'
     ' Target="xl/workbook.xml"/></Relationships>',
     "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_OFFICE}"><sheets><sheet name="units" sheetId="1" r:id="b"'
     "/></sheets></workbook>",
-    "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="b" Type="{_OFFICE}'
+    "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_RELATED}"><Relationship Id="b" Type="{_OFFICE}'
     '/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
 }
 MOST_CELLS = 100

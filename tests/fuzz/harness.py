@@ -40,11 +40,11 @@ def run(file: str) -> None:
     with TemporaryDirectory() as folder:
         for number, seed in enumerate(target.SEEDS):
             (Path(folder) / f"seed-{number}").write_bytes(seed)
-        change = getattr(target, "mutated", None)
 
         def mutate(data: bytes, most: int, seed: int) -> bytes:
-            made = change(data, Random(seed))
-            return made if made is not None and len(made) <= most else atheris.Mutate(data, most)
+            made: bytes | None = target.mutated(data, Random(seed))
+            return made if made is not None and len(made) <= most else bytes(atheris.Mutate(data, most))
 
-        atheris.Setup([*sys.argv, folder], target.check, **({} if change is None else {"custom_mutator": mutate}))
+        more = {"custom_mutator": mutate} if hasattr(target, "mutated") else {}
+        atheris.Setup([*sys.argv, folder], target.check, **more)
         atheris.Fuzz()

@@ -34,7 +34,7 @@ from coflex.domain.offer import Offer
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Level
 from coflex.market.design import SessionPlan
-from coflex.market.intake import Intake, IntakeContext, intake
+from coflex.market.intake import Intake, IntakeContext, intake, no_longer
 from coflex.market.intake.laid import Cells, Laid
 
 PLAN = session(DAY)
@@ -378,6 +378,38 @@ def test_of_another_provider_s_unit_nothing_is_told_but_that_it_is_not_one_s_own
         assert codes(intake(PLAN, [plain_offer(PLAN, **who)], context)[1]) == {code}
 
 
+@pytest.mark.spec("REG-11", "MKT-03")
+def test_whoever_takes_a_unit_over_is_told_that_it_is_offered_and_not_by_which_offer() -> None:
+    kept = Intake(PLAN, CONTEXT)
+    assert not kept.take([plain_offer(PLAN, "anna/sealed")])
+    kept.renew(replace(CONTEXT, units=UNITS | {"a1": unit("a1", "bruno")}))
+    (finding,) = kept.check([plain_offer(PLAN, "bruno/o2", receipt=2, provider="bruno")])
+    assert (finding.place, finding.code) == (f"offer bruno/o2, {label(PLAN.horizon[4])}", "offered_twice")
+    assert "sealed" not in finding.message and "anna" not in finding.message
+    assert "still offered by the provider that it had before" in finding.message
+
+
+@pytest.mark.spec("MKT-03", "REG-10")
+def test_offers_of_sellers_that_may_not_sell_any_more_are_found_whatever_they_ask() -> None:
+    taken = [
+        plain_offer(PLAN, "switched"),
+        plain_offer(PLAN, "switched too", direction=Direction.DOWN, steps=(stretch(PLAN, 90, (10_000,)),)),
+        plain_offer(PLAN, "barred", unit="a2"),
+        plain_offer(PLAN, "group with a barred unit", unit=None, group="ga"),
+        plain_offer(PLAN, "gone", unit="t1"),
+        plain_offer(PLAN, "unqualified", unit="a3", product="vc"),
+        plain_offer(PLAN, "stands", unit="a3", steps=(stretch(PLAN, 90, (10_000,)),)),
+    ]
+    units = {name: one for name, one in UNITS.items() if name != "t1"} | {"a1": unit("a1", "bruno")}
+    context = plain_context(
+        PLAN, units=units, barred={"a2": "it is inactive"}, products_of={"a3": frozenset({"cm"}), "a2": frozenset()}
+    )
+    found = no_longer(PLAN, taken, context)
+    assert set(found) == {offer.id for offer in taken} - {"stands"}
+    assert "another provider's" in found["switched"] and found["switched"] == found["switched too"]
+    assert "it is inactive" in found["barred"] and "not qualified" in found["unqualified"]
+
+
 # ---------------------------------------------------------------- days and instants
 
 
@@ -476,3 +508,17 @@ def test_the_time_of_an_offer_does_not_grow_with_those_that_are_taken() -> None:
     assert sum(times) < len(sent) * 100e-6
     assert sum(times[-10:]) < 5 * sum(times[:10])
     assert len(kept.offers) == len(sent)
+
+
+def test_putting_an_offer_back_does_not_take_longer_the_more_there_are() -> None:
+    """Ten thousand offers put in one by one, as a book is read back: the last thousand like the first."""
+    names = [f"u{i}" for i in range(10_000)]
+    context = plain_context(PLAN, units={name: unit(name, "anna") for name in names})
+    kept, times = Intake(PLAN, context), []
+    for first in range(0, len(names), 1000):
+        sent = [plain_offer(PLAN, name, unit=name) for name in names[first : first + 1000]]
+        began = process_time()
+        for offer in sent:
+            kept.put([offer])
+        times.append(process_time() - began)
+    assert min(times[-3:]) < 3 * min(times[:3])

@@ -236,3 +236,31 @@ def test_personal_data_is_erased_and_read_by_the_person_or_the_register_operator
     may = {name for name in ("own", "fro", "mo", "sp") if may_read_personal(world.state, world.who(name), "own")}
     assert may == {"own", "fro"}
     world.do("party.erase_personal", "fro", "own", private=(Personal("own", b"", None),))
+
+
+@pytest.mark.spec("REG-10")
+def test_data_that_is_given_after_an_erasure_can_be_erased_again(world: World) -> None:
+    with_person(world)
+    world.do("party.erase_personal", "own", "own", private=(Personal("own", b"", None),))
+    again, salt = encode(Person("Ada King", "ada@example.net")), SALT[::-1]
+    reply = world.do(
+        "party.change", "own", "own", personal_commitment=commitment(salt, again),
+        private=(Personal("own", salt, again),),
+    )  # fmt: skip
+    assert reply["personal_erased"] is None and world.journal.personal("t", "own") is not None
+    world.later(days=1)
+    reply = world.do("party.erase_personal", "own", "own", private=(Personal("own", b"", None),))
+    assert reply["personal_erased"] == "2026-07-02T12:00:00Z"
+    assert world.journal.personal("t", "own") is None
+
+
+@pytest.mark.spec("REG-10")
+@pytest.mark.parametrize("change", [{"name": "Ada Byron"}, {"name": "Ada Byron", "personal_commitment": ""}])
+@pytest.mark.parametrize("erased", [False, True])
+def test_no_natural_person_comes_into_the_clear(world: World, change: dict[str, str], erased: bool) -> None:
+    with_person(world)
+    if erased:
+        world.do("party.erase_personal", "own", "own", private=(Personal("own", b"", None),))
+    with pytest.raises(Refused):
+        world.do("party.change", "own", "own", **change)
+    assert world.state.get(PartyEntry, "own").party.name == ""

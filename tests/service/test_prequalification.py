@@ -91,8 +91,10 @@ def test_a_request_names_every_unit_that_cannot_be_at_once_and_takes_nothing(des
 @pytest.mark.spec("REG-03")
 def test_a_unit_that_waits_is_not_asked_for_again_and_one_that_was_answered_is(desk: Desk) -> None:
     desk.do("grid_prequalification.request", "sp", units=["cu-1"])
-    with pytest.raises(Conflict):
-        desk.do("grid_prequalification.request", "sp", units=["cu-1"])
+    number = desk.state.number(GridPrequalification, grid("cu-1"))
+    again = desk.do("grid_prequalification.request", "sp", units=["cu-1"])
+    assert again == {"requested": [], "waiting": [grid("cu-1")]}
+    assert desk.state.number(GridPrequalification, grid("cu-1")) == number
     both = desk.do("grid_prequalification.request", "sp", units=["cu-1", "cu-2"])
     assert both == {"requested": [grid("cu-2")], "waiting": [grid("cu-1")]}
     desk.do("grid_prequalification.answer", "dso", grid("cu-1"), status="approved", reason="r", proof="p")
@@ -257,12 +259,23 @@ def test_a_registered_or_changed_unit_asks_its_operators_by_itself(desk: Desk) -
     desk.approved("cu-1")
     entry, point = desk.the(UnitEntry, "cu-1"), desk.the(PointEntry, "pod-cu-1")
     desk.later(days=1)
-    records, notes = begin(desk.state, entry, point, desk.now, "The unit was changed materially.")
+    records, notes = begin(desk.state, [(entry, point)], desk.now, "The unit was changed materially.")
     ((_, id, record),) = records
     assert isinstance(record, GridPrequalification)
     assert (id, record.status, record.status_since) == (grid("cu-1"), GridStatus.REQUESTED, desk.now)
     assert record.answer is not None  # it stays to be read; its timestamps say that it has lapsed
     assert [note.audience for note in notes] == [("dso", "sp")]
+
+
+@pytest.mark.spec("REG-03")
+def test_a_request_of_many_units_compares_none_with_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(one: object, other: object) -> bool:
+        raise AssertionError("records are told apart by their ids")
+
+    desk.do("grid_prequalification.request", "sp", units=["cu-2"])
+    monkeypatch.setattr(GridPrequalification, "__eq__", compared)
+    both = desk.do("grid_prequalification.request", "sp", units=["cu-1", "cu-2"])
+    assert both == {"requested": [grid("cu-1")], "waiting": [grid("cu-2")]}
 
 
 # ---------------------------------------------------------------- product qualification

@@ -11,12 +11,13 @@ from coflex.adapters.exchange.tables.records import read_records, write_records
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Refused
 from coflex.domain.product import Product
 from coflex.domain.unit import Scope
+from coflex.register.access import ClientScope, User
 from coflex.register.market import Proposal
 from coflex.register.products import ProductEntry
 from coflex.service.machine import decode, encode
 from coflex.service.verbs.products import ProductForm, _faults
 from coflex.simulation.cases import _products
-from support.registers import World, add_unit, group_form, populated, product_form
+from support.registers import START, World, add_unit, group_form, populated, product_form
 
 
 def codes(caught: pytest.ExceptionInfo[Refused]) -> set[str]:
@@ -124,6 +125,7 @@ def test_a_change_that_tears_a_group_is_refused_with_the_group(world: World) -> 
 def test_a_price_cap_waits_for_a_second_person(world: World) -> None:
     with pytest.raises(Refused, match="The request"):
         world.do("product.change", "dso", "local", price_cap_eur_mwh="500")
+    world.state.put("user", "user", User("user", "dso", (ClientScope.WRITE,), "", "", START, START), 1)
     reply = world.do("product.set_price_cap", "dso", "local", price_cap_eur_mwh="500")
     assert reply["status"] == "waiting"
     assert world.state.count(Proposal) == 1

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from coflex.domain.errors import NotFound
-from coflex.register.fields import Relation
+from coflex.register.fields import Relation, value
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.records import KIND_OF, KINDS
-from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry
-from coflex.service.reading import as_of, history, record, records, shown
+from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry, UnitStatus
+from coflex.service import reading
+from coflex.service.reading import MOST_LISTS, as_of, history, record, records, shown, where
 from coflex.service.relations import concerned, relations
 from support.registers import ROLES, START, TENANT, World, add_unit, group_form, populated
 from support.watched import Asks
@@ -175,3 +177,56 @@ def test_an_ended_record_keeps_its_history() -> None:
     assert [one.record is None for one in found] == [False, True]
     with pytest.raises(NotFound):
         history(world.state, Asks("", frozenset()), versions)
+
+
+# ---------------------------------------------------------------- lists that are kept
+
+
+@pytest.mark.spec("REG-11")
+def test_a_list_is_asked_by_what_the_caller_may_read(world: World) -> None:
+    def asked(party: str, path: str, text: str) -> list[str]:
+        found = where(world.state, world.who(party), UnitEntry, (path,), lambda one: value(one, path) == text)
+        return [one.id for one in found]
+
+    assert asked("dso", "unit.owner", "own-1") == ["u1"] and asked("dso", "status", "active") == ["u1", "u2"]
+    assert asked("own-2", "unit.owner", "own-2") == ["u2"] and asked("own-2", "unit.owner", "own-1") == []
+    assert asked("mo", "unit.owner", "own-1") == []  # the market operator knows the unit, not its owner
+    assert asked("brp-1", "unit.owner", "own-1") == []
+
+
+def test_what_roles_alone_let_read_is_asked_without_a_look_at_each_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(*given: object) -> frozenset[Relation]:
+        raise AssertionError("a record was looked at")
+
+    monkeypatch.setattr(reading, "relations", looked)
+    assert len(where(world.state, world.who("fro"), UnitEntry, ("status",), lambda one: True)) == 2
+
+
+def test_a_write_is_followed_by_a_look_at_what_was_written_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = populated()
+    for number in (1, 2, 3):
+        add_unit(world, number)
+    assert seen(world, "sp-1", UnitEntry) == ["u1", "u2", "u3"]
+    looked: list[str] = []
+
+    def counted(state: Any, who: Any, one: Any) -> frozenset[Relation]:
+        looked.append(one.id)
+        return relations(state, who, one)
+
+    monkeypatch.setattr(reading, "relations", counted)
+    world.state.put("unit", "u2", replace(world.state.get(UnitEntry, "u2"), status=UnitStatus.INACTIVE), 99)
+    assert seen(world, "sp-1", UnitEntry) == ["u1", "u2", "u3"] and looked == ["u2"]
+    world.state.put("connection_point", "p2", replace(world.state.get(PointEntry, "p2"), impacted=()), 100)
+    looked.clear()
+    assert seen(world, "sp-1", UnitEntry) == ["u1", "u2", "u3"] and looked == ["u1", "u2", "u3"]
+
+
+def test_no_more_lists_are_kept_than_are_read() -> None:
+    world = populated()
+    for number in range(3 * MOST_LISTS):
+        records(world.state, Asks(f"party-{number}", frozenset()), UnitEntry)
+    kept = world.state.attached("lists", dict)
+    assert len(kept._kept) == MOST_LISTS  # type: ignore[attr-defined]
+    assert len(world.state._derived) < MOST_LISTS

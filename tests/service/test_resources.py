@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
+from coflex.domain.clearing import Holding, Status
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Outdated, Refused
 from coflex.domain.party import Role
+from coflex.domain.quantity import Direction
 from coflex.register.consents import Availability
+from coflex.register.outcomes import SessionOutcome, Step, pack
+from coflex.register.prequalification import GridPrequalification, GridStatus
 from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitStatus
 from coflex.service import rules
+from coflex.service.limits import qualified_kw
+from coflex.service.reading import record
 from support.registers import START, World, add_unit, group_form, point_form, populated, product_form, unit_form
 
 
@@ -43,12 +49,16 @@ def test_a_unit_enters_with_every_field_and_its_point_and_is_forwarded_to_every_
     assert reply["status_since"] == reply["changed_materially"] == "2026-07-01T12:00:00Z"
     point = world.state.get(PointEntry, "p1")
     assert msgspec.to_builtins(point.point) == {k: v for k, v in point_form(1).items() if k != "impacted"}
-    registered, forwarded = world.notes
+    registered, forwarded, *asked = world.notes
     assert registered.kind == "unit.registered"
     assert registered.audience == ("brp-1", "dso", "fro", "own-1", "sp-1", "tso")
     assert (forwarded.kind, forwarded.subject) == ("registration.forwarded", "u1")
     assert forwarded.audience == ("dso", "sp-1", "tso")
     assert msgspec.json.decode(forwarded.body) == {"units": ["u1"], "operators": ["dso", "tso"]}
+    assert [(one.kind, one.audience) for one in asked] == [
+        ("grid_prequalification.requested", ("dso", "sp-1")),
+        ("grid_prequalification.requested", ("tso", "sp-1")),
+    ]
 
 
 @pytest.mark.spec("REG-02")
@@ -161,6 +171,10 @@ def test_an_operator_that_becomes_concerned_is_told(world: World) -> None:
     world.do("connection_point.change", "dso", "p1", impacted=["tso", "dso-2"])
     forwarded = world.notes[-1]
     assert forwarded.kind == "registration.forwarded" and "dso-2" in forwarded.audience
+    assert waiting(world) == {"dso": "sp-1", "dso-2": "sp-1", "tso": "sp-1"}
+    assert world.state.number(GridPrequalification, "u1@tso") < world.state.number(GridPrequalification, "u1@dso-2")
+    world.do("connection_point.change", "dso", "p1", impacted=[])
+    assert waiting(world) == {"dso": "sp-1"}
 
 
 @pytest.mark.spec("REG-11")
@@ -172,7 +186,7 @@ def test_others_find_nothing_and_those_concerned_may_not_write(world: World) -> 
             world.do("unit.change", "sp-2", unit, up_kw=1)
         answers.add(str(caught.value).replace(unit, "?"))
     assert len(answers) == 1
-    world.do("unit.register", "sp-2", **unit_form(2, connection_point="p1"))
+    world.do("unit.register", "sp-2", **unit_form(2, connection_point="p1"), point=point_form(1))
     with pytest.raises(Forbidden, match=r"point\.owner"):
         world.do("connection_point.change", "sp-1", "p1", owner="own-2")
 
@@ -251,6 +265,157 @@ def test_a_terminated_unit_leaves_its_groups_and_an_empty_one_ends(world: World)
     assert world.state.get(GroupEntry, "one").status is UnitStatus.TERMINATED
     assert world.state.find(Availability, "u1") is None
     assert rules.whole(world.state) == ()
+
+
+# ---------------------------------------------------------------- points of others
+
+
+@pytest.mark.spec("REG-11")
+def test_nobody_learns_of_a_point_by_registering_a_unit_there(world: World) -> None:
+    add_unit(world, 1)
+    answers = set()
+    for point in ("p1", "p9"):
+        with pytest.raises(Refused) as caught:
+            world.do("unit.register", "sp-2", **unit_form(2, connection_point=point))
+        answers.add(caught.value.findings[0].message.replace(point, "?"))
+        with pytest.raises(Refused) as caught:
+            world.do("unit.register", "sp-2", **unit_form(2, connection_point=point), point=point_form(8))
+        answers.add(" ".join(one.code for one in caught.value.findings))
+    assert answers == {"There is no connection point '?'; add it or correct it.", "other_point unknown_point"}
+    guesses = [{"bus": "B2"}, {"latitude": 44.5}, {"owner": "own-2"}, {"impacted": []}, {"owner": "own-2", "bus": "B2"}]
+    told = set()
+    for guess in guesses:
+        with pytest.raises(Refused) as caught:
+            world.do("unit.register", "sp-2", **unit_form(2, connection_point="p1"), point=point_form(1, **guess))
+        told |= {(one.code, one.message) for one in caught.value.findings}
+    ((code, message),) = told
+    assert code == "point_differs" and "own-1" not in message
+    with pytest.raises(NotFound):
+        record(world.state, world.who("sp-2"), PointEntry, "p1")
+    world.do("unit.register", "fro", **unit_form(2, connection_point="p1", provider="sp-2"))
+    assert record(world.state, world.who("sp-2"), PointEntry, "p1").point.latitude == 44.4
+
+
+@pytest.mark.spec("REG-11")
+def test_a_unit_does_not_move_to_a_point_of_others(world: World) -> None:
+    add_unit(world, 1)
+    add_unit(world, 2, provider="sp-2")
+    answers = set()
+    for point in ("p1", "p9"):
+        with pytest.raises(Refused) as caught:
+            world.do("unit.change", "sp-2", "u2", connection_point=point)
+        answers.add(caught.value.findings[0].message.replace(point, "?"))
+    assert len(answers) == 1
+
+
+# ---------------------------------------------------------------- what is sold
+
+
+def sold(world: World, unit: str, start: datetime) -> datetime:
+    """The ledger holds a quarter-hour of a unit; gives its end."""
+    holding = Holding(unit, start, "local-1", "dso", Direction.UP, 10, "offer", Status.DEFINITIVE)
+    day = start.date()
+    session = f"{day}.local-1"
+    outcome = SessionOutcome(f"{session}.result", day, session, Step.RESULT, START, "dso", added=pack([holding]))
+    world.state.put("session_outcome", outcome.id, outcome, 1)
+    return start + timedelta(minutes=15)
+
+
+@pytest.mark.spec("MKT-09")
+def test_an_element_is_taken_until_what_was_sold_of_a_terminated_unit_is_over(world: World) -> None:
+    add_unit(world, 1)
+    end = sold(world, "u1", START + timedelta(hours=14))
+    world.do("unit.terminate", "sp-1", "u1")
+    second = {**unit_form(2, element="battery 1"), "point": point_form(2)}
+    row = unit_form(3, element="battery 1", connection_point="p1")
+    for at in (START, end - timedelta(microseconds=1)):
+        world.clock.at = at
+        with pytest.raises(Refused) as caught:
+            world.do("unit.register", "sp-1", **second)
+        assert codes(caught) == {"element_taken"}
+        with pytest.raises(Refused) as caught:
+            world.do("units.import", "sp-1", rows=[row])
+        assert codes(caught) == {"element_taken"}
+    world.clock.at = end
+    world.do("unit.register", "sp-1", **second)
+
+
+@pytest.mark.spec("MKT-09")
+def test_a_unit_that_is_sold_keeps_its_element_and_its_provider(world: World) -> None:
+    add_unit(world, 1)
+    consent(world, "u1", "sp-2")
+    end = sold(world, "u1", START + timedelta(hours=20))
+    for verb, party, form in (
+        ("unit.change", "sp-1", {"element": "battery 9"}),
+        ("unit.switch", "sp-2", {"balance_responsible_party": "brp-2"}),
+    ):
+        world.clock.at = end - timedelta(microseconds=1)
+        with pytest.raises(Conflict, match="2026-07-02T08:15"):
+            world.do(verb, party, "u1", **form)
+    world.do("unit.change", "sp-1", "u1", up_kw=120)
+    world.clock.at = end
+    world.do("unit.change", "sp-1", "u1", element="battery 9")
+    world.do("unit.switch", "sp-2", "u1", balance_responsible_party="brp-2")
+
+
+# ---------------------------------------------------------------- operators are asked by the register itself
+
+
+def waiting(world: World) -> dict[str, str]:
+    """Operators that are asked about u1, and the provider that they answer."""
+    there = world.state.all(GridPrequalification)
+    return {one.operator: one.provider for one in there if one.unit == "u1" and one.status is GridStatus.REQUESTED}
+
+
+def approve(world: World) -> None:
+    for operator in ("dso", "tso"):
+        world.do("grid_prequalification.answer", operator, f"u1@{operator}", status="approved", reason="r", proof="p")
+
+
+@pytest.mark.spec("REG-03")
+def test_a_unit_asks_its_operators_when_it_enters_when_it_changes_and_when_it_is_switched(world: World) -> None:
+    add_unit(world, 1)
+    assert waiting(world) == {"dso": "sp-1", "tso": "sp-1"}
+    assert world.do("grid_prequalification.request", "sp-1", units=["u1"]) == {
+        "requested": [], "waiting": ["u1@dso", "u1@tso"],
+    }  # fmt: skip
+    approve(world)
+    world.do("unit.change", "sp-1", "u1", category="other")
+    assert waiting(world) == {}
+    for verb, party, subject, form in (
+        ("unit.change", "sp-1", "u1", {"up_kw": 120}),
+        ("connection_point.change", "dso", "p1", {"bus": "B2"}),
+    ):
+        world.later(hours=1)
+        world.do(verb, party, subject, **form)
+        assert waiting(world) == {"dso": "sp-1", "tso": "sp-1"}
+        assert qualified_kw(world.state, world.clock.at) == {}
+        approve(world)
+        assert qualified_kw(world.state, world.clock.at)["u1", Direction.UP] == 120
+    consent(world, "u1", "sp-2")
+    world.do("unit.switch", "sp-2", "u1", balance_responsible_party="brp-2")
+    assert waiting(world) == {"dso": "sp-2", "tso": "sp-2"}
+    assert {one.audience for one in world.notes if one.kind == "grid_prequalification.requested"} == {
+        ("dso", "sp-2"), ("tso", "sp-2"),
+    }  # fmt: skip
+    assert qualified_kw(world.state, world.clock.at)["u1", Direction.UP] == 120  # the unit is what was approved
+    with pytest.raises(NotFound):
+        record(world.state, world.who("sp-1"), GridPrequalification, "u1@dso")
+
+
+@pytest.mark.spec("REG-03")
+def test_what_waited_for_an_operator_ends_with_the_unit_and_answers_follow_it(world: World) -> None:
+    world.party("dso-2", Role.DSO)
+    add_unit(world, 1)
+    approve(world)
+    world.do("connection_point.change", "dso", "p1", impacted=["dso-2"])
+    assert waiting(world) == {"dso-2": "sp-1"}
+    consent(world, "u1", "sp-2")
+    world.do("unit.switch", "sp-2", "u1", balance_responsible_party="brp-2")
+    former = world.state.get(GridPrequalification, "u1@tso")
+    assert (former.provider, former.status) == ("sp-2", GridStatus.APPROVED)
+    world.do("unit.terminate", "sp-2", "u1")
+    assert [one.id for one in world.state.all(GridPrequalification)] == ["u1@tso"]
 
 
 # ---------------------------------------------------------------- switch of provider
@@ -392,7 +557,7 @@ def test_points_are_registered_by_their_operator_or_a_provider(world: World) -> 
     world.do("connection_point.change", "sp-1", "p3", bus="B4")
     with pytest.raises(NotFound):
         world.do("connection_point.change", "sp-2", "p3", bus="B1")
-    world.do("unit.register", "sp-2", **unit_form(4, connection_point="p3"))
+    world.do("unit.register", "sp-2", **unit_form(4, connection_point="p3"), point=point_form(3, bus="B4"))
     with pytest.raises(NotFound):
         world.do("connection_point.change", "sp-1", "p3", bus="B1")
     with pytest.raises(Forbidden):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coflex.domain.errors import CoflexError, Conflict, Forbidden, NotFound, Refused
+from coflex.domain.party import Role
 from coflex.domain.unit import Scope
 from coflex.register.parties import Confirmed, Duty, PartyEntry
 from coflex.register.prequalification import (
@@ -23,7 +24,8 @@ from coflex.register.prequalification import (
     SchedulingUnit,
     member_id,
 )
-from coflex.service.verbs.scheduling import NEXT
+from coflex.service.machine import Context
+from coflex.service.verbs.scheduling import NEXT, _unit_faults
 from support.qualifying import Desk, columns
 from support.tested import first_order
 
@@ -217,6 +219,21 @@ def test_only_prequalified_units_come_in_and_others_are_answered_like_none(desk:
     first, second = (one.message for one in refused.value.findings)
     assert first.replace("cu-8", "nothing") == second
     assert desk.state.count(SchedulingMember) == 0
+
+
+def test_ten_thousand_units_are_not_each_looked_for_among_all_before(desk: Desk) -> None:
+    class Uncut(tuple[str, ...]):
+        """Names of which nobody takes a part."""
+
+        def __getitem__(self, place: Any) -> Any:
+            assert not isinstance(place, slice), "the names before are gone through again"
+            return super().__getitem__(place)
+
+    declare(desk)
+    record = desk.the(SchedulingUnit, "su-1")
+    context = Context(1, desk.now, desk.now, "sp", "sp", "user", frozenset({Role.SERVICE_PROVIDER}), "su-1")
+    faults = list(_unit_faults(desk.state, context, record, Uncut(("cu-1", "cu-1")), own=True))
+    assert [(one.place, one.code) for one in faults] == [("units[1]", "repeated")]
 
 
 @pytest.mark.spec("REG-09")

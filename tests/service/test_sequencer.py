@@ -313,3 +313,27 @@ def test_who_asks_again_for_what_is_durable_is_not_told_of_a_later_fault() -> No
     with pytest.raises(StoreFull):
         desk.submit(add(1))
     assert told == [None]
+
+
+def test_a_gate_that_fails_holds_up_nobody_but_its_tenant() -> None:
+    class Broken:
+        """Two tenants' gates are due; the first one's fails."""
+
+        def __init__(self) -> None:
+            self.left = ["bad", "t"]
+
+        def next_at(self) -> datetime | None:
+            return START if self.left else None
+
+        def due(self, at: datetime) -> Command | None:
+            tenant = self.left[0]
+            if tenant == "t":
+                self.left = []
+            return replace(add(5), tenant=tenant, verb="tenant.open" if tenant == "t" else "no.such", actor="clock")
+
+        def put_aside(self, tenant: str) -> None:
+            self.left.remove(tenant)
+
+    desk = Sequencer(Machine(VERBS), MemoryJournal(), Clock(), Broken())
+    assert decode(desk.submit(add(1)).reply, dict) == {"sum": 6}
+    assert desk.ready

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from coflex.domain.errors import Forbidden, Refused
+from coflex.register.prequalification import GridPrequalification
 from coflex.register.resources import PointEntry, UnitEntry
 from coflex.service import rules
 from coflex.service.replay import fingerprint
@@ -109,3 +110,24 @@ def test_the_size_is_bounded_and_the_provider_is_the_caller(world: World) -> Non
 def test_an_owner_of_the_point_may_be_another_than_the_units(world: World) -> None:
     world.do("units.import", "sp-1", rows=[row(1, point_owner="own-2")])
     assert world.state.get(PointEntry, "p1").point.owner == "own-2"
+
+
+@pytest.mark.spec("REG-03")
+def test_imported_units_ask_their_operators_by_one_note_to_each(world: World) -> None:
+    world.do("units.import", "sp-1", rows=[row(number) for number in (1, 2, 3)])
+    asked = [one for one in world.notes if one.kind == "grid_prequalification.requested"]
+    assert [one.audience for one in asked] == [("dso", "sp-1"), ("tso", "sp-1")]
+    assert msgspec.json.decode(asked[0].body) == {"ids": ["u1@dso", "u2@dso", "u3@dso"]}
+    assert world.state.count(GridPrequalification) == 6
+
+
+@pytest.mark.spec("REG-11")
+def test_a_row_tells_of_no_point_of_others(world: World) -> None:
+    world.do("units.import", "sp-2", rows=[row(1)])
+    place = "row 1: unit u2"
+    assert refused(world, [unit_form(2, connection_point="p1")]) == {(place, "unknown_point")}
+    assert refused(world, [unit_form(2, connection_point="p9")]) == {(place, "unknown_point")}
+    other = row(2, connection_point="p1", bus="B4")
+    assert refused(world, [other]) == {("row 1, column connection_point", "point_differs")}
+    as_it_is, empty = row(2, connection_point="p1", bus="B1"), unit_form(3, connection_point="p1")
+    world.do("units.import", "sp-1", rows=[empty, as_it_is])

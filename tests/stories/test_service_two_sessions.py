@@ -353,7 +353,7 @@ def written(store: Path) -> list[Written]:
         rows = database.execute(
             "SELECT number, at_us, verb, subject, party, actor, key, body, reply FROM entry ORDER BY number"
         )
-        return [Written(*row[:7], json.loads(row[7]), bytes(row[8])) for row in rows]
+        return [Written(*(*row[:7], json.loads(row[7]), row[8])) for row in rows]
 
 
 def rows_of(outcome: Any, part: str, table: str) -> list[Any]:

@@ -134,17 +134,31 @@ class TenantGates:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._aside: dict[str, object] = {}
 
     def next_at(self) -> datetime | None:
         """The server's instant from which a gate is due; None when none is left."""
-        instants = [at for state in self._machine.tenants.values() if (at := _instant(state)) is not None]
+        instants = [
+            at for tenant, state in self._machine.tenants.items() if (at := self._of(tenant, state)) is not None
+        ]
         return min(instants, default=None)
+
+    def put_aside(self, tenant: str) -> None:
+        """Leave out the gates of a tenant, whose next one failed, until its market or a session of it is written."""
+        self._aside[tenant] = self._machine.tenants[tenant].stamp((Market, SessionEntry))
+
+    def _of(self, tenant: str, state: State) -> datetime | None:
+        if tenant in self._aside:
+            if self._aside[tenant] == state.stamp((Market, SessionEntry)):
+                return None
+            del self._aside[tenant]
+        return _instant(state)
 
     def due(self, at: datetime) -> Command | None:
         """The first gate that is due at an instant of the server and was not yet taken."""
         first: tuple[datetime, str] | None = None
         for tenant, state in self._machine.tenants.items():
-            instant = _instant(state)
+            instant = self._of(tenant, state)
             if instant is not None and instant <= at and (first is None or (instant, tenant) < first):
                 first = instant, tenant
         if first is None:

@@ -15,6 +15,7 @@ When a write fails, what is known decides:
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -42,6 +43,7 @@ from coflex.service.ports import (
     StoreLost,
 )
 
+log = logging.getLogger("coflex.sequencer")
 MOST_IN_A_BATCH = 2_000
 MOST_WAITING = 20_000
 # Idempotency keys are known for this many writes with one at least, for twice as many at most.
@@ -65,6 +67,10 @@ class Gates(Protocol):
 
     def due(self, at: datetime) -> Command | None:
         """The first gate that is due at an instant and was not yet taken."""
+        ...
+
+    def put_aside(self, tenant: str) -> None:
+        """Leave out the gates of a tenant whose next one failed, until something of it changes."""
         ...
 
 
@@ -208,8 +214,19 @@ class Sequencer:
             gate = self._gates.due(at)
             if gate is None:
                 break
-            self._take(gate, at)
+            self._pass(self._gates, gate, at)
         return at
+
+    def _pass(self, gates: Gates, gate: Command, at: datetime) -> None:
+        """Take a gate. One that fails is its tenant's trouble: it is told, and nobody else waits for it."""
+        try:
+            self._take(gate, at)
+        except (StoreFull, StoreLost, StoreBroken):  # without a writer's thread
+            raise
+        except Exception as fault:
+            log.error("the gate %s %s failed: %s", gate.verb, gate.subject, type(fault).__name__)
+            gates.put_aside(gate.tenant)
+            self._gate_as_of = -1
 
     def _next_gate(self, gates: Gates) -> datetime | None:
         """When the next gate is due: it hangs on records alone, so it is asked again once one was written."""
