@@ -21,6 +21,7 @@ from coflex.register.outcomes import SessionOutcome, Step, computed_with, kept_s
 from coflex.register.parties import PartyEntry
 from coflex.register.resources import UnitEntry
 from coflex.service.gates import entry_id, plan_of, plans, session_id
+from coflex.service.index import index
 from coflex.service.state import State
 from coflex.service.who import Who
 
@@ -34,7 +35,7 @@ OPERATORS = frozenset({Role.MARKET_OPERATOR, Role.TSO, Role.DSO})
 
 def outcomes(state: State, day: date) -> tuple[SessionOutcome, ...]:
     """Plans and results of a delivery day in the order in which they were computed."""
-    of_day = state.grouped(SessionOutcome, "day", lambda one: one.day.isoformat()).get(day.isoformat(), ())
+    of_day = index(state, SessionOutcome, "day", lambda one: (one.day.isoformat(),)).at(day.isoformat())
     computed = (one for one in of_day if one.step is not Step.GATE)
     return tuple(sorted(computed, key=lambda one: state.number(SessionOutcome, one.id)))
 

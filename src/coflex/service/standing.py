@@ -48,6 +48,8 @@ def closing(state: State, entry: SessionEntry) -> SessionOutcome:
     """What a session fixes when it closes: in `left_out` the offers that do not stand, with the reasons, in `given` the
     units and groups behind the others with their limits."""
     plan, offers = plan_of(state, entry), books(state).offers(entry.id)
+    if not offers:
+        return replace(opening(state, entry), at=entry.closes)
     why = no_longer(plan, offers, context(state, plan, entry, entry.closes))
     why |= {offer.id: reason for offer in offers if (reason := _out_of_order(state, offer))}
     stand = [offer for offer in offers if offer.id not in why]

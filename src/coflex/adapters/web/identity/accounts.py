@@ -11,7 +11,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coflex.adapters.web.api.desk import Desk
+from coflex.adapters.web.api.document import MATCH
 from coflex.adapters.web.api.endpoints import command_of, version_known, written
 from coflex.adapters.web.api.incoming import caller, idempotency_key, json_body, only_parameters, version_read
 from coflex.adapters.web.api.operations import History, Read, Room, Special, Write
@@ -135,7 +136,7 @@ class Accounts:
         wait = self._registrations.wait(network(address), REGISTERED_PER_MINUTE / 60, REGISTERED_BURST)
         if wait:
             raise TooMany(
-                f"From this address came {REGISTERED_BURST} registrations at once, or {REGISTERED_PER_MINUTE} a minute.",
+                f"This address sent {REGISTERED_BURST} registrations at once, or {REGISTERED_PER_MINUTE} a minute.",
                 "Try again after the seconds in Retry-After.",
                 math.ceil(wait),
             )
@@ -372,7 +373,8 @@ def _webhooks(accounts: Accounts) -> tuple[Any, ...]:
         Special("POST", "/webhooks", accounts.create_webhook, "Events of the feed are sent to an address",
                 "webhook_create", {201: IssuedSecret}, body=WebhookForm, write=True, scope=_MANAGE),
         Special("PUT", "/webhooks/{webhook}", accounts.change_webhook, "Change address and kinds", "webhook_change",
-                {200: Named}, body=WebhookForm, write=True, scope=_MANAGE),
+                {200: Named}, (replace(MATCH, required=True),), WebhookForm, write=True, problems=(428,),
+                scope=_MANAGE),
         Special("POST", "/webhooks/{webhook}/rotate", accounts.rotate_webhook, "A new secret; the old one signs a day",
                 "webhook_rotate", {200: IssuedSecret}, write=True, scope=_MANAGE),
         Write("POST", "/webhooks/{webhook}/enable", "webhook.enable", "Send again, from where it was or from now on",
