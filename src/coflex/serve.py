@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
 from coflex.adapters.exchange.tables.units_import import read_units
@@ -25,7 +24,6 @@ from coflex.adapters.store.journal_verify import verify as check_chain
 from coflex.adapters.web.api.app import create_app
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.orders import Orders
-from coflex.adapters.web.api.problems import NotSignedIn
 from coflex.adapters.web.api.rooms.offers import Offers
 from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords, identity_routes
@@ -34,8 +32,7 @@ from coflex.adapters.web.metrics import Metrics, Watched, routes
 from coflex.adapters.web.server import Listening, Stopping, address, bind, dressed, run
 from coflex.adapters.web.webhooks import Webhooks
 from coflex.computing import case_of, compute
-from coflex.domain.errors import CoflexError, NotFound
-from coflex.domain.party import Role
+from coflex.domain.errors import CoflexError
 from coflex.register.access import Client
 from coflex.service import engine
 from coflex.service.gates import TenantGates
@@ -57,7 +54,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the service is run. `data`: its folder. `database_url`: PostgreSQL in the place of a file there. `speed`,
-    `case`: of the sandbox that is made at the first start when `demo`."""
+    `case`: of the sandbox that is made at the first start when `demo`. `private_webhooks`: whether webhooks may go to
+    addresses of this machine and its networks."""
 
     data: Path
     database_url: str | None = None
@@ -69,6 +67,7 @@ class Settings:
     speed: int = 1
     demo: bool = True
     case: Path | None = None
+    private_webhooks: bool = False
 
     @property
     def store(self) -> str | Path:
@@ -115,7 +114,7 @@ async def _platform(
     journal = SqlJournal(settings.store)
     running = _running(journal, Keys(settings.data / KEYS, clock()), here, log)
     worker = engine.Worker(compute)
-    webhooks = Webhooks(running.desk, journal, running.keys)
+    webhooks = Webhooks(running.desk, journal, running.keys, private=settings.private_webhooks)
     running.sequencer.listeners.append(webhooks.told)
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -125,7 +124,7 @@ async def _platform(
         work = (engine.Engine(running.sequencer, worker).run(), webhooks.run(), _tick(running, players))
         tasks = [asyncio.create_task(one) for one in work]
         offers = Offers(running.identity.items)
-        app = _app(running, webhooks, offers)
+        app = _app(running, webhooks, offers, settings.private_webhooks)
         tasks.append(asyncio.create_task(_ending(stopping, app)))
         tell(f"API: {here}/v1, its document: {here}/openapi.json, its pages: {here}/docs, health: {here}/readyz")
         rest = dressed(app, listening, log, running.metrics, running.machine.tenants)
@@ -152,15 +151,15 @@ def _running(journal: SqlJournal, keys: Keys, here: str, log: Log) -> Running:
     return Running(machine, sequencer, measured, keys, metrics, log, desk, identity)
 
 
-def _app(running: Running, webhooks: Webhooks, offers: Offers) -> Starlette:
+def _app(running: Running, webhooks: Webhooks, offers: Offers, private: bool) -> Starlette:
     passwords = Passwords()
     app = create_app(
         running.desk,
-        Accounts(running.keys, passwords),
+        Accounts(running.keys, passwords, private_webhooks=private),
         readers={CSV: partial(read_units, "units.csv"), WORKBOOK: partial(read_units, "units.xlsx")},
         extra_routes=[
             *identity_routes(running.desk, running.identity, passwords),
-            *routes(running.metrics, running.sequencer, running.journal.head, partial(_is_operator, running)),
+            *routes(running.metrics, running.sequencer, running.journal.head),
         ],
         offers=offers,
     )
@@ -171,15 +170,6 @@ def _app(running: Running, webhooks: Webhooks, offers: Offers) -> Starlette:
 
 def _failed(log: Log, scope: Scope, fault: Exception) -> None:
     log.error("fault", route=template(scope), error=type(fault).__name__, where=places(fault))
-
-
-async def _is_operator(running: Running, request: Request) -> bool:
-    """Whether a request carries the key of a market operator of any tenant."""
-    for tenant in running.machine.tenants:
-        with suppress(NotSignedIn, NotFound):
-            who = await running.identity.authenticate(request, tenant)
-            return Role.MARKET_OPERATOR in who.roles
-    return False
 
 
 async def _ending(stopping: Stopping, app: Starlette) -> None:

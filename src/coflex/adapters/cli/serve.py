@@ -82,7 +82,7 @@ class Service(Protocol):
     @property
     def Settings(self) -> Callable[..., Any]:  # noqa: N802  a class there
         """data, database_url; for `serve` also host, port, tls_cert, tls_key, log_format ("json", "text" or None),
-        speed, demo, case"""
+        speed, demo, case, private_webhooks"""
         ...
 
     def serve(self, settings: Any, tell: Progress) -> None:
@@ -131,6 +131,9 @@ def serve(
         bool, typer.Option("--demo/--no-demo", help="A sandbox to try things in, made at first start.")
     ] = True,
     case: Annotated[Path | None, typer.Option(metavar="CASE", help="Folder of the sandbox's case.")] = None,
+    private_webhooks: Annotated[
+        bool, typer.Option("--allow-private-webhooks", help="Webhooks may go to this machine and its networks.")
+    ] = False,
 ) -> None:
     """Serve the platform to several companies at once, until Ctrl+C or SIGTERM: API, its documents and the screens.
 
@@ -148,6 +151,7 @@ def serve(
             speed=speed,
             demo=demo,
             case=case,
+            private_webhooks=private_webhooks,
         )
         here.serve(settings, _tell)
 

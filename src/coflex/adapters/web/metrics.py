@@ -174,7 +174,6 @@ def routes(
     metrics: Metrics,
     sequencer: Working,
     reach_store: Callable[[], object],
-    *_: object,
 ) -> list[Route]:
     """/healthz: the process answers. /readyz: commands are taken and the store answers. /metrics: for a scraper on this
     machine alone: they tell of all tenants, so no tenant's key opens them.
