@@ -150,13 +150,15 @@ def test_what_the_operator_does_for_a_party_is_marked_as_such(api: Api) -> None:
 
 @pytest.mark.spec("PLAT-07")
 def test_what_needs_two_persons_waits_for_the_second(api: Api) -> None:
-    asked = api("PATCH", "/market", "mo", {"title": "Another"}, If_Match="*")
+    assert code(api("PATCH", "/market", "mo", {"title": "Another"}, If_Match="*")) == (403, "FORBIDDEN")
+    first, second = api.signed_in("user-anna", "mo"), api.signed_in("user-bruno", "mo")
+    asked = api("PATCH", "/market", None, {"title": "Another"}, If_Match="*", **first)
     assert asked.status_code == 202
     where = asked.headers["location"].removeprefix(ROOT)
     assert api("GET", where, "mo").json()["status"] == "waiting"
     assert api("GET", "/market", "mo").json()["title"] == "Test"
-    assert code(api("POST", f"{where}/confirm", "mo")) == (403, "FORBIDDEN")
-    second = {"Authorization": f"Bearer cf_second-mo_{'s' * 43}"}
+    for wrong in ({"party": "mo"}, {"party": None, **first}):
+        assert code(api("POST", f"{where}/confirm", **wrong)) == (403, "FORBIDDEN")
     assert api("POST", f"{where}/confirm", None, **second).status_code == 200
     assert api("GET", "/market", "mo").json()["title"] == "Another"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -67,17 +67,8 @@ def test_a_change_of_the_market_waits_for_a_second_person() -> None:
         confirm(made, proposal)
 
 
-@dataclass(frozen=True, slots=True)
-class Made(User):
-    """A user, and who made its account."""
-
-    created_by: str = ""
-
-
 def put_user(made: World, name: str, party: str, by: str = "", **more: Any) -> None:
-    one = user(name, party)
-    values = {field.name: getattr(one, field.name) for field in fields(one)} | {"created_by": by} | more
-    made.state.put("user", name, Made(**values), made.sequencer.number)
+    made.state.put("user", name, replace(user(name, party), created_by=by, **more), made.sequencer.number)
 
 
 @pytest.mark.spec("PLAT-07")

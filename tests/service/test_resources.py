@@ -447,6 +447,22 @@ def test_a_unit_goes_to_another_provider_with_its_owners_consent_alone(world: Wo
         world.do("unit.switch", "sp-1", "u1", provider="sp-2", balance_responsible_party="brp-2")
 
 
+@pytest.mark.spec("REG-10")
+def test_the_consent_of_a_former_owner_counts_no_more(world: World) -> None:
+    add_unit(world, 1)
+    consent(world, "u1", "sp-2")
+    world.do("unit.deactivate", "sp-1", "u1")
+    world.do("unit.change", "fro", "u1", owner="own-2")
+    with pytest.raises(Refused) as caught:
+        world.do("unit.activate", "sp-1", "u1")
+    assert codes(caught) == {"no_consent"}
+    with pytest.raises(NotFound):
+        world.do("unit.switch", "sp-2", "u1", balance_responsible_party="brp-2")
+    consent(world, "u1", "sp-2", "own-2")
+    world.do("unit.switch", "sp-2", "u1", balance_responsible_party="brp-2")
+    world.do("unit.activate", "sp-2", "u1")
+
+
 # ---------------------------------------------------------------- groups
 
 

@@ -27,7 +27,7 @@ from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords
 from coflex.adapters.web.identity.limits import Limits
 from coflex.domain.party import Party, Role
-from coflex.register.access import Client, ClientScope, Rates
+from coflex.register.access import Client, ClientScope, Grant, Grants, Rates, User, login_digest
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.gates import TenantGates
 from coflex.service.machine import Machine
@@ -118,6 +118,16 @@ class Api:
             sent = {"Idempotency-Key": uuid4().hex} | sent
         async with self.http(party) as http:
             return await http.request(method, path, json=body, headers=sent)
+
+    def signed_in(self, name: str, party: str) -> dict[str, str]:
+        """The header of a user of a party, a person who signed in at the party's client."""
+        state, at = self.machine.state(TENANT), self.clock()
+        scopes = tuple(ClientScope)
+        user = User(name, party, scopes, login_digest(TENANT, name), "", LONG_AGO, LONG_AGO)
+        grant = Grant("grant", f"client-{party}", scopes, "", at, at + timedelta(days=1))
+        self.sequencer.submit(put([user, Grants(name, party, (grant,))]))
+        token = self.identity.tokens.access(TENANT, state.get(User, name), grant.client, scopes, at, grant.id)
+        return {"Authorization": f"Bearer {token}"}
 
     def run(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(act())

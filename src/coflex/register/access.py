@@ -70,7 +70,7 @@ class Client:
 @dataclass(frozen=True, slots=True)
 class User:
     """A person of a party, without a name. `login`: see `login_digest`. `password`: argon2id in its usual text form,
-    empty for one that signs in elsewhere. `tokens`: as of a client.
+    empty for one that signs in elsewhere. `tokens`: as of a client. `created_by`: the user or client that made it.
     """
 
     id: str
@@ -82,6 +82,7 @@ class User:
     password_since: datetime
     locked: datetime | None = None
     tokens: int = 0
+    created_by: str = ""
 
     def live(self, at: datetime) -> bool:
         return self.locked is None

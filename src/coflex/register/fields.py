@@ -191,7 +191,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("secret_hash previous_hash", NOBODY, ITSELF | PLATFORM),
     },
     "user": {
-        **_rows("id party scopes created password_since locked tokens", ITSELF, ITSELF),
+        **_rows("id party scopes created created_by password_since locked tokens", ITSELF, ITSELF),
         **_rows("login password", NOBODY, ITSELF),
     },
     "grants": _rows("id party", ITSELF, ITSELF) | _rows("grants", NOBODY, ITSELF),

@@ -188,7 +188,8 @@ def _as_read(state: State, kind: type[Record], command: Command) -> None:
 
 def may_propose(state: State, command: Command) -> None:
     """What two persons decide is proposed by one: a user of the party itself. Raises Forbidden."""
-    if state.find(User, command.actor) is None or command.party != command.by:
+    user = state.find(User, command.actor)
+    if user is None or user.locked is not None or not user.party == command.party == command.by:
         raise Forbidden(
             "This takes two persons: a client, or somebody on behalf of the party, cannot propose it.",
             "Sign in as a user of the party.",

@@ -415,6 +415,7 @@ def _create_user(state: State, context: Context, form: UserForm) -> Outcome:
         password=form.password,
         created=context.at,
         password_since=context.at,
+        created_by=context.actor,
     )
     return _outcome("user.created", user, status=CREATED)
 

@@ -90,7 +90,7 @@ def _made_by(state: State, user: User) -> set[str]:
     one: User | None = user
     while one is not None and one.id not in line:
         line.add(one.id)
-        one = state.find(User, getattr(one, "created_by", ""))
+        one = state.find(User, one.created_by)
     return line
 
 
