@@ -27,6 +27,8 @@ def every(api: Api) -> list[Operation]:
 
 
 # A client that may only read manages its own password and ends its own tokens.
+# What two persons decide, no client can ask for.
+OF_PERSONS = {"market_change", "product_set_price_cap", "session_rerun", "proposal_confirm"}
 OF_READERS = {"user_change_password", "token_revoke"}
 DENIED, UNKNOWN = {403, 404}, {401}
 # What would say that the test asked wrongly, or that the platform failed.
@@ -36,13 +38,26 @@ WRONG = {400, 401, 405, 406, 415, 428, 429, 500, 501, 502, 503, 504}
 async def cells(api: Api, every: list[Operation]) -> list[tuple[str, Role, str, int]]:
     """Operation, role, whose record ("own", "same", "other") and status of every cell."""
     found = []
+    persons = signed_in(api)
     async with api.http(None) as http:
         for one in every:
             for role, party in PARTY_OF.items():
                 clients = {"own": f"client-{party}", "same": f"second-{party}", "other": f"client-{OTHER_OF[role]}"}
+                if one.id in OF_PERSONS:
+                    clients = {whose: persons[client] for whose, client in clients.items()}
                 for whose, client in clients.items():
                     found.append((one.id, role, whose, await status(http, one, party, client)))
     return found
+
+
+def signed_in(api: Api) -> dict[str, dict[str, str]]:
+    """A person beside each client of a party."""
+    parties = sorted({*PARTY_OF.values(), *OTHER_OF.values()})
+    return {
+        f"{client}-{party}": api.signed_in(f"person-{client}-{party}", party)
+        for party in parties
+        for client in ("client", "second")
+    }
 
 
 @pytest.mark.spec("PLAT-01", "REG-11")

@@ -156,7 +156,9 @@ def check(data: bytes) -> None:
         return
     again = encode(form)
     assert encode(decode(again, verb.form)) == again, f"{verb.name}: {body!r} is another form when it is written"
-    _taken(verb, subject, party, body)
+    # What only the platform itself may ask, nobody else can word.
+    if verb.roles or verb.public:
+        _taken(verb, subject, party, body)
 
 
 def _taken(verb: Verb, subject: str, party: str, body: bytes) -> None:

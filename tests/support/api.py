@@ -86,6 +86,7 @@ class Api:
         records: Iterable[Any] = (),
         units: int = 4,
         providers: int = 2,
+        registrations: Limits | None = None,
     ) -> None:
         self.folder = TemporaryDirectory()
         self.clock, self.journal, self.machine = Clock(), MemoryJournal(), Machine(TEST_VERBS)
@@ -97,7 +98,7 @@ class Api:
         limits = Limits(count().__next__)
         self.identity = Identity(self.machine, self.clock, keys, "http://test", limits)
         self.desk = Desk(self.machine, self.sequencer, self.journal, self.clock, self.identity.authenticate)
-        self.accounts = Accounts(keys, Passwords(PasswordHasher(1, 8, 1)))
+        self.accounts = Accounts(keys, Passwords(PasswordHasher(1, 8, 1)), registrations=registrations)
         self.starlette = create_app(self.desk, self.accounts, READERS)
         self.app: ASGIApp = Orders(self.starlette, self.desk, lambda *words: None)
 

@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from coflex.adapters.web.api.desk import Desk
+from coflex.adapters.web.identity.limits import Limits
 from coflex.domain.party import Role
 from coflex.register.market import SessionEntry
 from coflex.service.ports import Command
@@ -171,7 +173,7 @@ class Dry(Desk):
 
 def dry() -> Api:
     """A platform with a record of every kind that no request changes."""
-    api = Api()
+    api = Api(registrations=Limits(count(step=3600).__next__))
     for made in (others(), records()):
         api.sequencer.submit(put(made))
     api.sequencer.submit(persons())
@@ -182,10 +184,12 @@ def dry() -> Api:
     return api
 
 
-async def status(http: httpx.AsyncClient, one: Operation, owner: str, client: str | None) -> int:
-    """The status of an operation on the records of a party, asked with a client's key; None: without one."""
+async def status(http: httpx.AsyncClient, one: Operation, owner: str, client: str | dict[str, str] | None) -> int:
+    """The status of an operation on the records of a party, asked with a client's key, or with the header of a user;
+    None: without credentials."""
     method, path = one.request(owner)
-    headers = {} if client is None else {"Authorization": f"Bearer cf_{client}_{SECRET}"}
+    shown = {"Authorization": f"Bearer cf_{client}_{SECRET}"} if isinstance(client, str) else dict(client or {})
+    headers = shown
     if method != "GET":
         headers |= {"Idempotency-Key": "k" * 40, "If-Match": "*", "Content-Type": "application/json"}
     content = b"" if one.body is None else json.dumps(one.body).encode()

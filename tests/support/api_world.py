@@ -80,7 +80,7 @@ def _access(party: str) -> Iterator[Any]:
     if party in ("dso", "tso"):
         scope = "local" if party == "dso" else "global"
         verb, subject, body = "product.set_price_cap", f"{scope}_energy", '{"price_cap_eur_mwh": "900"}'
-    yield Proposal(f"proposal-{party}", verb, subject, party, body, "somebody", LONG_AGO, ProposalStatus.WAITING)
+    yield Proposal(f"proposal-{party}", verb, subject, party, body, f"user-{party}", LONG_AGO, ProposalStatus.WAITING)
 
 
 def _qualification() -> Iterator[Any]:
