@@ -1,13 +1,14 @@
-"""What the service's worker process imports: the answer to a job, on the case that it names."""
+"""What the service's worker process runs: the answer to a job, on the case that it names.
+
+The server names `compute` and never runs it: grid and solver are imported in the worker alone, when it is first asked.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
-from coflex.adapters.store.memory import MemoryStore
 from coflex.domain.errors import CoflexError
-from coflex.process.answering import answer
 from coflex.process.ports import Case
 from coflex.register.work import Answer, Job
 from coflex.simulation.demo import TENANT, demo_case
@@ -15,6 +16,9 @@ from coflex.simulation.demo import TENANT, demo_case
 
 def compute(job: Job) -> Answer:
     """The answer to a job, or why there is none."""
+    from coflex.adapters.store.memory import MemoryStore
+    from coflex.process.answering import answer
+
     try:
         case = case_of(job.case)
     except CoflexError as fault:

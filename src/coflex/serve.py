@@ -214,7 +214,8 @@ async def _open_demo(running: Running, settings: Settings, here: str, tell: Tell
     case, there = case_of(name), running.machine.tenants.get(demo.TENANT)
     if there is None or not demo.seeded(case, there):
         for command in demo.seed(case, name, settings.speed):
-            await running.desk.submit(command)
+            running.sequencer.submit(command)
+        await running.desk.settled()
     for party, what in demo.visitors(running.machine.state(demo.TENANT)):
         if _visitor(running, party) is None:
             hashed = sha256(_secret(running.keys, party).encode()).hexdigest()

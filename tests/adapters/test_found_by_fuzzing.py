@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from random import Random
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -101,14 +100,12 @@ def test_a_small_file_that_unfolds_to_many_empty_cells_costs_nothing(filler: str
 
 
 def _quickly(sheet: str) -> list[str] | None:
-    """Units of a sheet, None where it is refused; within two seconds."""
-    begun = perf_counter()
+    """Units of a sheet, None where it is refused before its emptiness is read."""
     try:
-        found = [row.id for row in read_units("units.xlsx", fuzz_units.workbook(sheet))]
-    except Refused:
-        found = None
-    assert perf_counter() - begun < 2
-    return found
+        return [row.id for row in read_units("units.xlsx", fuzz_units.workbook(sheet))]
+    except Refused as refused:
+        assert {one.code for one in refused.findings} <= {"too_long", "too_large"}
+        return None
 
 
 # ---------------------------------------------------------------- credentials

@@ -149,7 +149,7 @@ def check(data: bytes) -> None:
         taken = read_body(data)
     except Malformed as fault:
         assert not sound, f"{data!r} is refused: {fault.findings}"
-        assert fault.findings
+        assert fault.findings and all(one.place and one.message.endswith(".") for one in fault.findings)
         assert answer(fault).status_code == 400
     else:
         assert sound, f"{data!r} is taken"

@@ -294,10 +294,9 @@ class _Line:
     """A client's connection: asks until it is answered, always under the same key."""
 
     def __init__(self, crowd: Crowd, provider: str) -> None:
-        self._crowd, self._provider, self._wire = crowd, provider, None
+        self._crowd, self._provider = crowd, provider
+        self._wire: Wire | None = None
         self._authorization = f"Bearer {crowd.service.prepared.keys[provider]}"
-
-    _wire: Wire | None
 
     async def ask(self, session: str, key: str, verb: str, offer: Any) -> Told:
         path, method, body = f"/v1/{TENANT}/sessions/{session}/offers", "POST", b""

@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -356,9 +357,18 @@ class Worker:
             link.close()
 
 
+def _end_with_parent() -> None:
+    """End at once when the server is gone: nobody waits for the answer, and the next server begins its own."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
+
+
 def _serve(link: Connection, compute: Compute) -> None:
     """Answer jobs until nobody asks. Orders come first: the process leaves the processor to the server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(5)
     while True:

@@ -19,7 +19,6 @@ from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 import msgspec
-from openpyxl import Workbook, load_workbook  # type: ignore[import-untyped]
 
 from coflex.adapters.exchange.tables.records import BadCell, codec_of
 from coflex.domain.errors import Finding, refuse
@@ -27,7 +26,9 @@ from coflex.service.verbs.units_import import MOST_ROWS, UnitRow
 
 MOST_BYTES = 20_000_000
 # A workbook is a compressed archive; what it may unfold to, and how many columns a table may have.
-MOST_UNFOLDED, MOST_COLUMNS = 200_000_000, 200
+MOST_UNFOLDED, MOST_COLUMNS = 100_000_000, 200
+# Lines and cells, also empty ones: each costs the reader some microseconds, and a small file can claim millions.
+MOST_LINES, MOST_CELLS = 2 * MOST_ROWS + 1_000, 60 * MOST_ROWS
 LIST_SIGN = "|"
 SHEET = "units"
 Cells = tuple[int, Sequence[Any]]
@@ -70,6 +71,8 @@ def template_csv() -> bytes:
 
 def template_workbook() -> bytes:
     """The same as a workbook; its second sheet says which columns are needed and what stands in them."""
+    from openpyxl import Workbook  # type: ignore[import-untyped]  # a server starts without
+
     book = Workbook()
     sheet = book.active
     assert sheet is not None
@@ -97,6 +100,9 @@ def _csv_lines(name: str, data: bytes, findings: list[Finding]) -> Iterator[Cell
         place = f"{name}, line {line}"
         findings.append(Finding(place, "not_utf8", "The line is not UTF-8; save the file in that encoding."))
         return
+    if data.count(b"\n") > MOST_LINES:
+        findings.append(_too_long(name))
+        return
     header = text.partition("\n")[0]
     delimiter = ";" if header.count(";") > header.count(",") else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -111,18 +117,34 @@ def _csv_lines(name: str, data: bytes, findings: list[Finding]) -> Iterator[Cell
         findings.append(Finding(place, "not_csv", f"The line is no CSV ({fault}); check its quotes."))
 
 
+def _too_long(name: str) -> Finding:
+    return Finding(name, "too_long", f"It has more than {MOST_LINES} lines, empty ones included; send it in parts.")
+
+
+def _crowded(archive: zipfile.ZipFile) -> bool:
+    """Whether a sheet has more rows or cells than a table of units can."""
+    sheets = (archive.read(part) for part in archive.infolist() if part.filename.startswith("xl/worksheets/"))
+    return any(sheet.count(b"<row") > MOST_LINES or sheet.count(b"<c") > MOST_CELLS for sheet in sheets)
+
+
 def _workbook_lines(name: str, data: bytes, findings: list[Finding]) -> Iterator[Cells]:
     """Number and cells of each row of the sheet "units", or of the first, that is not empty."""
+    from openpyxl import load_workbook  # a server starts without
+
     message = "It is no workbook that can be read; save it anew as .xlsx, or as CSV."
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(part.file_size for part in archive.infolist()) > MOST_UNFOLDED:
+            if sum(part.file_size for part in archive.infolist()) > MOST_UNFOLDED or _crowded(archive):
                 findings.append(Finding(name, "too_large", "The workbook unfolds to too much; leave only the table."))
                 return
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=False, keep_links=False)
         try:
             sheet = book[SHEET] if SHEET in book.sheetnames else book.worksheets[0]
+            sheet.reset_dimensions()  # what a workbook says of its size need not be so
             for number, cells in enumerate(sheet.iter_rows(values_only=True, max_col=MOST_COLUMNS), start=1):
+                if number > MOST_LINES:
+                    findings.append(_too_long(name))
+                    return
                 if any(cell is not None and str(cell).strip() for cell in cells):
                     yield number, cells
         finally:

@@ -176,4 +176,4 @@ def _character(text: str, place: str) -> Iterator[Finding]:
 
 def _printable(place: str) -> str:
     """A place as it can be written in an answer: at most 200 characters, none that UTF-8 cannot hold."""
-    return place[:200].encode(errors="replace").decode()
+    return place[:200].encode(errors="replace").decode() or "body"

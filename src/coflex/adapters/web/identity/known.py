@@ -228,7 +228,7 @@ def presented(headers: Headers) -> tuple[bytes, bytes]:
 
     One credential at most: with two it is not clear who asks.
     """
-    credential, behalf, count = b"", b"", 0
+    credential, behalf, count, named = b"", b"", 0, False
     for name, value in headers:
         if name == b"authorization":
             scheme, _, credential = value.partition(b" ")
@@ -241,9 +241,9 @@ def presented(headers: Headers) -> tuple[bytes, bytes]:
             if not credential.startswith(b"cf_"):
                 raise unknown()
         elif name == b"on-behalf-of":
-            if behalf:
+            if named:
                 raise Forbidden("On-Behalf-Of names one party.", "Send it once.")
-            behalf = value
+            behalf, named = value, True
     if not credential:
         raise missing()
     if count > 1:
@@ -256,7 +256,7 @@ def _of_key(state: State, key: str, at: datetime) -> Caller:
     id, secret = key[len(KEY_PREFIX) : -SECRET_LENGTH - 1], key[-SECRET_LENGTH:]
     client = state.find(Client, id)
     until = proven(client, secret, at)
-    if client is None or until is None:
+    if client is None or until is None or key[-SECRET_LENGTH - 1] != "_":
         raise unknown()
     return _caller(state, client, client.scopes, until, client.rates, at)
 
