@@ -550,12 +550,9 @@ def test_a_file_is_written_ahead_checked_and_safe_on_the_disk(tmp_path: Path) ->
     assert found == ["wal", 1, 2]
 
 
-def test_opening_a_new_store_is_quick_and_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    SqlStore(tmp_path / "first.db").close()  # pays for the import
+def test_opening_a_new_store_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    began = time.process_time()
-    SqlStore(tmp_path / "second.db").close()
-    assert time.process_time() - began < 0.5
+    SqlStore(tmp_path / "first.db").close()
     assert [record.name for record in caplog.records if record.name.startswith(("alembic", "sqlalchemy"))] == []
 
 
