@@ -36,6 +36,9 @@ from coflex.domain.errors import CoflexError, Finding
 # The writer's thread asks for the interpreter a few times a commit. With Python's own 5 ms it waits behind the loop
 # each time and both convoy; much less costs switches. Measured by bench/orders.py.
 SWITCH_SECONDS = 0.0005
+# Offers stay in memory by the hundred thousand and refer to nothing in circles: a collector that went through them as
+# often as Python's own settings ask would hold everybody up. What is young is looked at often enough.
+GARBAGE = (50_000, 20, 1_000)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -207,6 +210,7 @@ async def _serve(
         with _signals(stopping, watchdog, tell):
             async with platform(stopping) as app:
                 gc.freeze()
+                gc.set_threshold(*GARBAGE)
                 gc.enable()
                 if not stopping.began:
                     server = _Server(_config(app, listening, context), stopping, listening)
