@@ -8,7 +8,7 @@ from coflex.service.machine import Machine
 from support.watched import watched
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _the_table_of_fields_holds() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Machine, "apply", watched(Machine.apply))
