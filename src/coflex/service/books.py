@@ -6,10 +6,9 @@ An offer has no record of its own: the entry that took it is its record, and `re
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitSta
 from coflex.service.gates import plan_of
 from coflex.service.ledger import buyer_of, free_kw, holdings
 from coflex.service.limits import qualified_kw, qualified_products
+from coflex.service.lookup import Lookup
 from coflex.service.state import State
 
 # A change of any of these may change what can be offered.
@@ -46,7 +46,6 @@ CONCERNED = (
     ProductProcedure,
     SessionOutcome,
 )
-V = TypeVar("V")
 
 
 @dataclass(eq=False)
@@ -129,37 +128,15 @@ def context(state: State, plan: SessionPlan, entry: SessionEntry, now: datetime)
         units=units,
         groups=_groups(state),
         products={one.id: one.product for one in state.all(ProductEntry) if one.withdrawn is None},
-        levels=_Lazy(offerable.level),
+        levels=Lookup(offerable.level),
         buyers=(buyer_of(state, plan),),
         qualified_kw=qualified_kw(state, now),
-        available_kw=_Lazy(offerable.available_kw),
+        available_kw=Lookup(offerable.available_kw),
         held=held,
         energy_kwh=_energy(units, held, plan),
-        barred=_Lazy(offerable.barred),
-        products_of=_Lazy(offerable.products),
+        barred=Lookup(offerable.barred),
+        products_of=Lookup(offerable.products),
     )
-
-
-class _Lazy(Mapping[str, V]):
-    """A mapping that is asked for single keys and remembers; it is never walked through."""
-
-    def __init__(self, find: Callable[[str], V | None]) -> None:
-        self._find = find
-        self._known: dict[str, V | None] = {}
-
-    def __getitem__(self, key: str) -> V:
-        if key not in self._known:
-            self._known[key] = self._find(key)
-        value = self._known[key]
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("what depends on a unit is asked for the unit")
-
-    def __len__(self) -> int:
-        raise NotImplementedError("what depends on a unit is asked for the unit")
 
 
 class _Offerable:

@@ -24,6 +24,7 @@ from coflex.register.products import ProductEntry
 from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry
 from coflex.service.index import index
 from coflex.service.ledger import holdings
+from coflex.service.lookup import Lookup
 from coflex.service.state import State
 
 V = TypeVar("V")
@@ -175,35 +176,14 @@ def _moved(state: State, draft: Draft) -> Iterator[str]:
             yield one.id
 
 
-class _Lookup(Mapping[str, V]):
-    """A mapping that asks the draft first and the state then, each id once; it is never walked through."""
-
-    def __init__(self, drafted: Mapping[str, V | None], there: Callable[[str], V | None]) -> None:
-        self._known, self._there = dict(drafted), there
-
-    def __getitem__(self, id: str) -> V:
-        if id not in self._known:
-            self._known[id] = self._there(id)
-        found = self._known[id]
-        if found is None:
-            raise KeyError(id)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("a register is not walked through for one change")
-
-    def __len__(self) -> int:
-        raise NotImplementedError("a register is not walked through for one change")
-
-
 def _register(state: State, draft: Draft) -> Register:
     return Register(
-        roles=_Lookup(draft.parties, lambda id: _roles(state, id)),
-        points=_Lookup(dict.fromkeys(draft.hidden) | dict(draft.points), lambda id: _point(state, id)),
-        units=_Lookup(draft.units, lambda id: _unit(state, id)),
-        products=_Lookup(draft.products, lambda id: _product(state, id)),
+        roles=Lookup(lambda id: _roles(state, id), draft.parties),
+        points=Lookup(lambda id: _point(state, id), dict.fromkeys(draft.hidden) | dict(draft.points)),
+        units=Lookup(lambda id: _unit(state, id), draft.units),
+        products=Lookup(lambda id: _product(state, id), draft.products),
         perimeter_of_bus=perimeter_of_bus(state) if draft.buses is None else draft.buses,
-        groups_of=_Lookup({}, _memberships(state, draft)),
+        groups_of=Lookup(_memberships(state, draft)),
     )
 
 
