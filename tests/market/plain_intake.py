@@ -381,7 +381,7 @@ def product(name: str, **changes: object) -> Product:
     return replace(given, **changes)  # type: ignore[arg-type]
 
 
-def unit(name: str, provider: str) -> Unit:
+def unit(name: str, provider: str, kw: int = 100) -> Unit:
     return Unit(
         id=name,
         category="load",
@@ -391,15 +391,15 @@ def unit(name: str, provider: str) -> Unit:
         provider=provider,
         owner=provider,
         balance_responsible_party="brp",
-        up_kw=100,
-        down_kw=100,
+        up_kw=kw,
+        down_kw=kw,
         tan_phi=0.0,
         preparation_period_s=0,
         ramping_period_s=0,
         full_activation_time_s=900,
         deactivation_period_s=0,
         min_quantity_kw=0,
-        max_quantity_kw=100,
+        max_quantity_kw=kw,
         min_duration_s=900,
         max_duration_s=86400,
         recovery_time_s=0,

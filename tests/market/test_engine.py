@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import plain_intake
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +19,9 @@ from random_designs import designs
 from coflex.domain.clearing import Holding, Status
 from coflex.domain.errors import NotReady
 from coflex.domain.offer import Offer, OfferStep
-from coflex.domain.product import Product, QuantityKind
 from coflex.domain.quantity import Direction
 from coflex.domain.time import QUARTER, local_label
-from coflex.domain.unit import Group, Level, Scope, Technology, Unit
+from coflex.domain.unit import Group, Level, Scope
 from coflex.market.design import Design, DistributionGrid, SessionPlan, Validation, load_design, schedule
 from coflex.market.engine import Action, SessionState, advance, due, life, upcoming
 from coflex.market.intake import IntakeContext, intake
@@ -127,49 +128,8 @@ def test_a_session_takes_no_step_but_the_next_one() -> None:
 # ---------------------------------------------------------------- a small register
 
 
-def product(name: str, **changes: object) -> Product:
-    given = Product(
-        id=name,
-        scope=Scope.LOCAL,
-        kind=QuantityKind.ACTIVE_ENERGY,
-        directions=(Direction.UP, Direction.DOWN),
-        resolution_s=900,
-        tick_kw=5,
-        min_quantity_kw=20,
-        full_activation_time_s=900,
-        price_cap_eur_mwh=Decimal(400),
-        divisible=True,
-        symmetric=False,
-        tolerance=Decimal("0.1"),
-        penalty_share=Decimal("0.5"),
-    )
-    return replace(given, **changes)  # type: ignore[arg-type]
-
-
-def unit(name: str, provider: str) -> Unit:
-    return Unit(
-        id=name,
-        category="load",
-        technology=Technology.HEAT_PUMP,
-        connection_point=f"cp-{name}",
-        element=name,
-        provider=provider,
-        owner=provider,
-        balance_responsible_party="brp",
-        up_kw=200,
-        down_kw=200,
-        tan_phi=0.0,
-        preparation_period_s=0,
-        ramping_period_s=0,
-        full_activation_time_s=900,
-        deactivation_period_s=0,
-        min_quantity_kw=0,
-        max_quantity_kw=200,
-        min_duration_s=900,
-        max_duration_s=86400,
-        recovery_time_s=0,
-    )
-
+product = partial(plain_intake.product, min_quantity_kw=20)
+unit = partial(plain_intake.unit, kw=200)
 
 OWNER = {"a1": "anna", "a2": "anna", "a3": "anna", "b1": "bruno", "t1": "anna"}
 UNITS = {name: unit(name, provider) for name, provider in OWNER.items()}
