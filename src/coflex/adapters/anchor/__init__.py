@@ -1,0 +1,1 @@
+"""Checkpoints and terms of settlement in a contract of an EVM chain."""

@@ -1,0 +1,1 @@
+"""Evidence: signed messages, the log they stand in, and certificates that anybody can check."""
