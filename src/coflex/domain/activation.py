@@ -66,3 +66,53 @@ class Replacement:
     quantity_kw: int
     price_eur_mwh: Decimal
     reason: str
+
+
+# ---------------------------------------------------------------- orders of the running service
+
+
+class Verdict(StrEnum):
+    """What a hop says of an order or a set point."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    NOT_REACHABLE = "not_reachable"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A hop's word: who said it (a party, or the unit behind a light node), what, and when."""
+
+    hop: Hop
+    by: str
+    verdict: Verdict
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Piece:
+    """`kw` in [starts, ends), above zero; which way is said beside it. A profile is a tuple of pieces in the order of
+    time that do not overlap; where there is none it is zero."""
+
+    starts: datetime
+    ends: datetime
+    kw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The DSO limits or ends what a unit gives: from `from_kw` to `to_kw` at the most in [starts, ends), because
+    `element` shows `value` against its `bound` (T activation 7: limit and measurement go to the TSO)."""
+
+    unit: str
+    operator: str
+    starts: datetime
+    ends: datetime
+    from_kw: int
+    to_kw: int
+    element: str
+    value: float
+    bound: float
+    reason: str
+    at: datetime
