@@ -39,6 +39,9 @@ THERE = {
     "holder": ["client-sp-1"], "proposal": ["proposal-mo"], "design": ["beflexible_six"], "issuer": ["issuer-1"],
     "test": ["test-1", "test-2"], "scheduling_unit": ["su-1", "su-2", "su-3", "su-4"], "member": ["su-1@cu-0001"],
     "agreement": ["tso@sp-1"], "offer": ["o-1"],
+    "activation": ["activation-sp-1", "activation-dso"], "set_point": ["activation-sp-1.cu-act"],
+    "backup": ["backup-1"], "regulation": ["regulation-sp-1", "regulation-tso"], "device": ["device-1"],
+    "data_grant": ["data-grant-owner"],
 }  # fmt: skip
 PARTIES = ("mo", "sp-1", "dso", "tso", "owner", "ro")
 QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

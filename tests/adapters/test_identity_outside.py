@@ -26,7 +26,7 @@ from support.outside_issuer import Outside
 def with_outside(tmp_path: Path, **fields: Any) -> tuple[House, Outside]:
     outside = Outside()
     house = House(tmp_path, outside=OutsideKeys(outside.http))
-    issuer = Issuer("corp", outside.url, "coflex", "email", Naming.USER, ("sp-1",), (ClientScope.READ,))
+    issuer = Issuer("corp", outside.url, "coflex", "email", Naming.USER, ("sp-1",), (ClientScope.READ,), ("sp-1",))
     house.bench.put(replace(issuer, **fields))
     return house, outside
 

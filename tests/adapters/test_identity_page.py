@@ -105,7 +105,16 @@ def test_an_outside_issuer_on_this_machine_is_asked_over_its_own_socket(tmp_path
     with served(outside.app) as address:
         outside.url = address
         house.bench.put(
-            Issuer("corp", address, "coflex", "email", Naming.USER, ("sp-1",), (ClientScope.READ, ClientScope.WRITE))
+            Issuer(
+                "corp",
+                address,
+                "coflex",
+                "email",
+                Naming.USER,
+                ("sp-1",),
+                (ClientScope.READ, ClientScope.WRITE),
+                ("sp-1",),
+            )
         )
         who = asyncio.run(house.who({"Authorization": f"Bearer {outside.token('ES256')}"}))
     assert (who.actor, who.scopes) == (user, frozenset({ClientScope.READ, ClientScope.WRITE}))

@@ -153,12 +153,11 @@ def _holds(journal: Journal, entries: list[Entry]) -> None:
 
 def _keys_and_persons(journal: Journal, entries: list[Entry]) -> None:
     keyed = [entry for entry in entries if entry.command.key is not None]
-    rows = [
-        (e.command.tenant, e.command.by, e.command.key, e.number, key_digest(e.command), e.status, e.reply)
-        for e in keyed
-    ]
-    assert journal.recent_keys(10_000) == rows
-    assert journal.recent_keys(2) == rows[-2:]
+    scopes = [(e.command.tenant, e.command.by, str(e.command.key)) for e in keyed]
+    assert journal.recent_keys(10_000) == scopes
+    assert journal.recent_keys(2) == scopes[-2:]
+    for e, scope in zip(keyed, scopes, strict=True):
+        assert journal.key(*scope) == (*scope, e.number, key_digest(e.command), e.status, e.reply)
     told = {(e.command.tenant, one.subject): one for e in entries for one in e.command.private}
     for (tenant, subject), one in told.items():
         assert journal.personal(tenant, subject) == (None if one.body is None else one)
@@ -325,7 +324,9 @@ def test_a_feed_read_in_pages_is_the_whole_feed_each_note_once(journal: Journal)
 def test_a_key_is_found_however_old(journal: Journal) -> None:
     author = Author()
     journal.append(author.several(30))
-    assert journal.key("north", "fsp", "k7") == journal.recent_keys(100)[6]
+    seventh = author.entries[6]
+    told = (7, key_digest(seventh.command), seventh.status, seventh.reply)
+    assert journal.key("north", "fsp", "k7") == ("north", "fsp", "k7", *told)
     assert journal.key("north", "dso", "k7") is None
     assert journal.key("south", "fsp", "k7") is None
 

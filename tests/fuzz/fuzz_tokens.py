@@ -48,8 +48,8 @@ def door() -> Door:
     client = Client("client-sp-1", PARTY, PARTY, tuple(ClientScope), "", AT)
     user = User("user-1", PARTY, tuple(ClientScope), login_digest(TENANT, MAIL), "", AT, AT)
     issuers = (
-        Issuer("users", USERS, "coflex", "email", Naming.USER, (PARTY,), (ClientScope.READ,)),
-        Issuer("parties", PARTIES, "coflex", "party", Naming.PARTY, (PARTY,), (ClientScope.READ,)),
+        Issuer("users", USERS, "coflex", "email", Naming.USER, (PARTY,), (ClientScope.READ,), (PARTY,)),
+        Issuer("parties", PARTIES, "coflex", "party", Naming.PARTY, (PARTY,), (ClientScope.READ,), (PARTY,)),
     )
     party = PartyEntry(PARTY, Party(PARTY, PARTY, (Role.SERVICE_PROVIDER,)), PartyStatus.APPROVED, AT)
     for record in (party, client, user, *issuers):

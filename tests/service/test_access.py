@@ -19,6 +19,7 @@ from coflex.register.access import (
     Client,
     ClientScope,
     Grants,
+    Issuer,
     RevokedToken,
     User,
     Webhook,
@@ -30,7 +31,7 @@ from coflex.register.access import (
 )
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service import chain
-from coflex.service.verbs.access import VERBS
+from coflex.service.verbs import access, issuers, webhooks
 from support.access import AT, Bench
 
 HASH = sha256(b"secret").hexdigest()
@@ -149,8 +150,10 @@ def test_every_verb_of_access_is_known_to_end_something_or_not_to_be_done_on_beh
     ends = {"client.revoke", "user.lock", "user.remove", "token.revoke", "webhook.remove", "webhook.disable"}
     # By a user or its application alone, by the platform, and of the market operator's own right.
     otherwise = {"user.sign_out", "grant.open", "grant.refresh", "grant.end", "webhook.delivered"}
-    otherwise |= {"client.limit", "issuer.set", "issuer.remove"}
-    assert {verb.name for verb in VERBS} == ends | otherwise | set(ACCESS_MADE)
+    otherwise |= {"client.limit", "issuer.set", "issuer.remove", "issuer.accept", "issuer.decline"}
+    assert {verb.name for room in (access, webhooks, issuers) for verb in room.VERBS} == ends | otherwise | set(
+        ACCESS_MADE
+    )
 
 
 def test_the_first_client_is_made_by_the_platform_once() -> None:
@@ -565,6 +568,33 @@ def test_an_outside_issuer_is_entered_by_the_market_operator_for_parties_that_th
         bench.take("issuer.set", form | {"parties": ["nobody"]}, "another", party="mo", actor="client-mo")
     assert [one.place for one in fault.value.findings] == ["parties[0]", "url"]
     bench.take("issuer.remove", None, "corporate", party="mo", actor="client-mo")
+
+
+def test_an_issuer_speaks_for_a_party_once_the_party_itself_accepted_it_as_it_is() -> None:
+    bench = Bench()
+    form = {"url": "https://login.example", "audience": "coflex", "claim": "party", "names": "party"}
+    form |= {"parties": ["sp-1", "mo"]}
+    shown = {"url": form["url"], "audience": form["audience"]}
+
+    def speaks() -> list[str]:
+        issuer = bench.state.get(Issuer, "corporate")
+        return [party for party in ("sp-1", "mo", "dso") if issuer.speaks_for(party)]
+
+    bench.take("issuer.set", form, "corporate", party="mo", actor="client-mo")
+    assert speaks() == ["mo"]
+    with pytest.raises(Forbidden):
+        bench.take("issuer.accept", shown, "corporate", party="sp-1", by="mo", actor="client-mo")
+    with pytest.raises(Conflict):
+        bench.take("issuer.accept", shown | {"url": "https://other.example"}, "corporate", actor="client-sp-1")
+    bench.take("issuer.accept", shown, "corporate", actor="client-sp-1")
+    assert speaks() == ["sp-1", "mo"]
+    bench.take("issuer.set", form | {"parties": ["sp-1"]}, "corporate", party="mo", actor="client-mo")
+    assert speaks() == ["sp-1"]
+    bench.take("issuer.set", form | {"url": "https://mine.example"}, "corporate", party="mo", actor="client-mo")
+    assert speaks() == ["mo"]
+    bench.take("issuer.accept", shown | {"url": "https://mine.example"}, "corporate", actor="client-sp-1")
+    bench.take("issuer.decline", None, "corporate", actor="client-sp-1")
+    assert speaks() == ["mo"]
 
 
 # ---------------------------------------------------------------- laws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.domain.errors import CoflexError, Conflict, KeyReused
 from coflex.register.market import Market
 from coflex.service import chain
+from coflex.service import sequencer as module
 from coflex.service.machine import CREATED, Context, Machine, Outcome, Verb, decode, encode
 from coflex.service.ports import Command, Entry, Head, Note, StoreBroken, StoreFull, StoreLost
 from coflex.service.sequencer import Receipt, Sequencer, Unavailable
@@ -205,10 +206,20 @@ def test_one_sync_carries_many_commands() -> None:
     assert len(appends) < 20
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[None]:
+    """Pauses before a lost store is asked again that a property can wait for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIRST_PAUSE", 1e-6)
+        patch.setattr(module, "LONGEST_PAUSE", 1e-6)
+        yield
+
+
 OUTCOMES = st.sampled_from(["ok", "ok", ("before", StoreFull), ("before", StoreLost), ("after", StoreLost)])
 
 
 @pytest.mark.spec("PLAT-05")
+@pytest.mark.usefixtures("impatient")
 @given(st.lists(OUTCOMES, max_size=12), st.lists(st.integers(-3, 5), min_size=1, max_size=30))
 def test_whatever_the_store_does_each_command_happens_once_or_is_refused(script: list[Any], amounts: list[int]) -> None:
     journal = Faulty(script)

@@ -18,7 +18,7 @@ from coflex.service.machine import Context, Machine, Outcome, Verb, encode
 from coflex.service.ports import Command, Note
 from coflex.service.sequencer import Receipt, Sequencer
 from coflex.service.state import State
-from coflex.service.verbs import access
+from coflex.service.verbs import access, issuers, webhooks
 
 TENANT = "demo"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,7 +65,7 @@ class Bench:
         self._records = Records()
         self.clock = Clock()
         self.journal = MemoryJournal()
-        verbs = {verb.name: verb for verb in access.VERBS}
+        verbs = {verb.name: verb for room in (access, webhooks, issuers) for verb in room.VERBS}
         verbs["test.put"] = Verb("test.put", Any, self._records.act)
         verbs["test.tell"] = Verb("test.tell", list[tuple[str, str, tuple[str, ...]]], _tell)
         verbs["tenant.open"] = Verb("tenant.open", Any, _put)

@@ -31,6 +31,8 @@ NAMED = {
     "webhook": "webhook-{}", "proposal": "proposal-{}", "issuer": "issuer-1", "design": "beflexible_six",
     "perimeter": "per-1", "point": "pod-0001", "unit": "cu-0001", "group": "sp-1-local", "product": "local_energy",
     "consent": "consent-cu-0001", "prequalification": "cu-0001@dso", "qualification": "sp-1-local@local_energy",
+    "activation": "activation-{}", "set_point": "activation-{}.cu-act", "backup": "backup-1",
+    "regulation": "regulation-{}", "device": "device-1", "data_grant": "data-grant-{}",
     "test": "test-1", "scheduling_unit": "su-1", "member": "su-1@cu-0001", "agreement": "tso@sp-1", "session": FIRST,
     "offer": "o-1",
 }  # fmt: skip
@@ -58,6 +60,7 @@ BODIES: dict[str, Any] = {
     "webhook_create": {"url": "https://hook.example/x", "kinds": ["unit.*"]},
     "webhook_change": {"url": "https://hook.example/x"},
     "webhook_disable": {"reason": "Too many."},
+    "issuer_accept": {"url": "https://id.example", "audience": "coflex"},
     "issuer_set": {"url": "https://id2.example", "audience": "coflex", "claim": "p", "names": "party",
                    "parties": ["sp-1"], "scopes": ["read"]},
     "party_register": {
@@ -83,6 +86,33 @@ BODIES: dict[str, Any] = {
     },
     "availability_set": {
         "windows": [{"starts": "2016-07-05T10:00:00Z", "ends": "2016-07-05T12:00:00Z", "up_kw": 1, "down_kw": 0}],
+    },
+    "activation_order": {
+        "session": OUTCOME, "offer": "sp-1/o", "direction": "up", "quantity_kw": 5, "starts": "2016-07-04T22:00:00Z",
+        "ends": "2016-07-04T22:15:00Z",
+    },
+    "activation_change": {"quantity_kw": 5, "ends": "2016-07-04T23:00:00Z", "starts": "2016-07-04T22:00:00Z"},
+    "activation_limit": {
+        "unit": "cu-act", "to_kw": 5, "element": "line 3", "value": 1.2, "bound": 1.0, "reason": "overloaded",
+        "ends": "2016-07-04T23:00:00Z",
+    },
+    "activation_split": {"units": [{"unit": "cu-act", "pieces": [
+        {"starts": "2016-07-04T22:00:00Z", "ends": "2016-07-04T23:00:00Z", "kw": 5},
+    ]}]},
+    "activation_fail": {
+        "unit": "cu-act", "remaining_kw": 5, "reason": "tripped", "ends": "2016-07-04T23:00:00Z",
+    },
+    "activation_rebalance": {"units": ["cu-act"]},
+    "backup_reserve": {"unit": "cu-0001", "starts": "2016-07-06T22:00:00Z", "ends": "2016-07-06T23:00:00Z"},
+    "regulation_start": {
+        "session": OUTCOME, "band": "sp-1-local", "ends": "2016-07-04T23:00:00Z", "starts": "2016-07-04T22:00:00Z",
+        "up_kw": 5, "down_kw": 5,
+    },
+    "device_enrol": {"unit": "cu-act", "public_key": "ab" * 32},
+    "device_rotate_key": {"public_key": "cd" * 32},
+    "data_grant_give": {
+        "unit": "cu-act", "party": "dso", "scope": ["live"], "ends": "2017-01-01T00:00:00Z",
+        "starts": "2016-07-05T00:00:00Z",
     },
     "person_change": {"name": "Ada", "email": "ada@example.org"},
     "offer_submit": offer(

@@ -8,15 +8,19 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from coflex.domain.activation import Piece
 from coflex.domain.clearing import Award, MeritLine, Reason, Status, Uncovered
 from coflex.domain.party import Party, Role
 from coflex.domain.quantity import Direction
 from coflex.domain.reading import Quality
+from coflex.domain.unit import ConnectionPoint, Level
 from coflex.qualification.requirements import Procedure, Service, SignalKind, requirements
 from coflex.qualification.signals import make
 from coflex.qualification.verdict import Recording
 from coflex.register.access import ClientScope, Issuer, Naming, User, Webhook, WebhookProgress, login_digest
+from coflex.register.activations import ActivationOrder, Backup, OrderKind, OrderState, Regulation, SetPointEntry
 from coflex.register.consents import Availability
+from coflex.register.devices import DataGrant, DataScope, Device, DeviceKey
 from coflex.register.market import Asked, Proposal, ProposalStatus, SessionEntry, SessionRequests
 from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack
 from coflex.register.parties import PartyEntry, PartyStatus
@@ -33,7 +37,7 @@ from coflex.register.prequalification import (
 )
 from coflex.register.prequalification import SchedulingStatus as S
 from coflex.register.products import ProductEntry
-from coflex.register.resources import Perimeter
+from coflex.register.resources import Perimeter, PointEntry, UnitEntry
 from coflex.service.ports import Command, Personal
 from support.api import PARTY_OF, client
 from support.platform import FIRST, FIRST_START, LONG_AGO, OPEN, TENANT, put, register
@@ -61,7 +65,11 @@ def records() -> Iterator[Any]:
     yield Availability("cu-0001", "owner", ())
     yield from _qualification()
     yield from _scheduling()
-    yield Issuer("issuer-1", "https://id.example", "coflex", "party", Naming.PARTY, ("sp-1",), (ClientScope.READ,))
+    yield from _activation()
+    everybody = tuple(sorted(PARTY_OF.values()))
+    yield Issuer(
+        "issuer-1", "https://id.example", "coflex", "party", Naming.PARTY, everybody, (ClientScope.READ,), everybody
+    )
     asked = Asked(FIRST_START, Direction.UP, 100, Decimal(90))
     yield SessionRequests(FIRST, FIRST, "dso", (asked,))
 
@@ -99,6 +107,38 @@ def _qualification() -> Iterator[Any]:
     recording = Recording((starts,), (0.0,), (Quality.MEASURED,), "kW", 60.0, 1.0)
     yield AnswerRecording("test-1", "sp-1", "dso", (), recording, "sp-1", LONG_AGO)
     yield ProductProcedure("local_energy", procedure, "dso")
+
+
+def _activation() -> Iterator[Any]:
+    """A unit in the grids of both operators, with a device and a backup; and for every party an order, a set point, a
+    regulation and a grant that concern it where they can."""
+    point = ConnectionPoint("pod-act", "", Level.DISTRIBUTION, 20.0, "dso", "owner", 41.9, 12.5)
+    known = next(one for one in register(1, 1) if isinstance(one, UnitEntry))
+    unit = replace(known.unit, id="cu-act", connection_point="pod-act")
+    yield PointEntry("pod-act", point, ("tso",))
+    yield replace(known, id="cu-act", unit=unit)
+    key = DeviceKey("ef" * 32, LONG_AGO)
+    yield Device("device-1", 1, "cu-act", "owner", (key,), LONG_AGO, "owner")
+    later = FIRST_START + timedelta(days=1)
+    yield Backup("backup-1", "sp-1", "owner", "cu-act", later, later + timedelta(hours=1), LONG_AGO)
+    pieces = (Piece(FIRST_START, FIRST_START + timedelta(hours=1), 50),)
+    both = ("dso", "tso")
+    for party in PARTY_OF.values():
+        buyer = party if party in both else "dso"
+        order = ActivationOrder(
+            f"activation-{party}", OrderKind.SCHEDULED, OrderState.SPLIT, buyer, "sp-1", "local_energy", FIRST,
+            f"sp-1/{party}", Direction.UP, "cu-act", None, pieces, pieces, OPEN, OPEN, both,
+        )  # fmt: skip
+        yield order
+        yield SetPointEntry(
+            f"{order.id}.cu-act", order.id, FIRST, "cu-act", "owner", "sp-1", buyer, both, Direction.UP, pieces, 1, OPEN
+        )
+        yield Regulation(
+            f"regulation-{party}", buyer, "sp-1", "local_energy", FIRST, (), f"band-{party}", FIRST_START,
+            FIRST_START + timedelta(hours=1), 0, 0, 300, (), both,
+        )  # fmt: skip
+        scope = (DataScope.LIVE,)
+        yield DataGrant(f"data-grant-{party}", "owner", "cu-act", party, scope, LONG_AGO, FIRST_START)
 
 
 def _scheduling() -> Iterator[Any]:

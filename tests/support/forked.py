@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOAD = ("pytest", "coflex.adapters.web.server", "support.trading", "coflex.serve")
+PRELOAD = ("pytest", "coflex.adapters.web.server", "support.trading", "coflex.serve", "coflex.ingest", "coflex.device")
 # Longer than anything a test waits for; a process that says nothing for so long is a failure.
 PATIENCE = 30.0
 

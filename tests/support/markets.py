@@ -39,7 +39,7 @@ from coflex.service.ports import Command, Entry
 from coflex.service.replay import restore
 from coflex.service.sequencer import Receipt, Sequencer
 from coflex.service.state import State
-from coflex.service.verbs import offers, proposals, sessions, tenants
+from coflex.service.verbs import activations, offers, proposals, sessions, tenants
 from coflex.service.verbs.tenants import OpenTenant
 from coflex.simulation.demo import Counterparts, demo_case
 
@@ -51,7 +51,7 @@ LATE = timedelta(microseconds=314_159)
 
 def table(*rooms: Any, extra: tuple[Verb, ...] = ()) -> dict[str, Verb]:
     """The verbs of the market, and of some rooms more."""
-    found = {verb.name: verb for room in (tenants, sessions, offers, *rooms) for verb in room.VERBS}
+    found = {verb.name: verb for room in (tenants, sessions, offers, activations, *rooms) for verb in room.VERBS}
     found |= {verb.name: verb for verb in extra}
     return found | {verb.name: verb for verb in proposals.verbs(found)}
 
@@ -194,9 +194,9 @@ class Computed:
 
 def settle(world: World, compute: Compute, counterparts: Counterparts) -> None:
     """Let everybody do what is to be done at this instant."""
-    world.sequencer.pass_gates()
     while True:
         before = world.sequencer.number
+        world.sequencer.pass_gates()
         for command in counterparts.commands(world.state, now(world.state, world.clock.at)):
             world.sequencer.submit(command)
         work_off(world.sequencer, compute)

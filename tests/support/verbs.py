@@ -42,9 +42,11 @@ class Kept:
 
     def __init__(self) -> None:
         self.given: list[tuple[Any, Any, Any]] = []
+        self.files: dict[str, bytes] = {}
 
-    def publish(self, tables: Any, documents: Any, report: Any) -> Path:
+    def publish(self, tables: Any, documents: Any, report: Any, files: Any) -> Path:
         self.given.append((tables, documents, report))
+        self.files |= files
         return Path("report.html")
 
 

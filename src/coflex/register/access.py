@@ -138,8 +138,9 @@ class Naming(StrEnum):
 class Issuer:
     """An outside issuer of identities. `url`: its issuer identifier. `audience`: what its tokens must be made for.
 
-    `claim` names a user or a party; only users of `parties`, or these parties, are taken from it. `scopes`: the most
-    that its tokens give; a token that names a party gives never more than read and write.
+    `claim` names a user or a party; only users of `parties`, or these parties, are taken from it, and of these only
+    such as `accepted` it as it is: the market operator names an issuer, yet none speaks for a party against its will.
+    `scopes`: the most that its tokens give; a token that names a party gives never more than read and write.
     """
 
     id: str
@@ -149,6 +150,10 @@ class Issuer:
     names: Naming
     parties: tuple[str, ...]
     scopes: tuple[ClientScope, ...]
+    accepted: tuple[str, ...] = ()
+
+    def speaks_for(self, party: str) -> bool:
+        return party in self.parties and party in self.accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Relation(StrEnum):
     BUYER = "the buyer of a session"
     BSP = "the balancing service provider"
     TSO = "the transmission system operator concerned"
+    GRANTED = "whom the owner lets see data"
     # of a write
     CONSEQUENCE = "follows from another field"
 
@@ -75,6 +76,9 @@ JUDGED = CONCERNED | {R.TESTER}
 QUALIFYING = frozenset({R.PROVIDER, R.TESTER, R.PROCURING, R.CONNECTING, R.IMPACTED}) | OPERATORS
 TESTING = frozenset({R.PROVIDER, R.TESTER, R.PRESENT}) | OPERATORS
 SCHEDULING = frozenset({R.BSP, R.TSO, R.PROVIDER, R.CONNECTING}) | OPERATORS
+# Whom an order and a regulation concern, and whom a unit's share of one.
+ORDERING = MARKET | GRID | {R.BUYER, R.PROVIDER}
+TOLD = ORDERING | {R.OWNER}
 
 
 def _rows(names: str, read: Iterable[Relation], write: Iterable[Relation]) -> dict[str, Rights]:
@@ -183,6 +187,42 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         "id tso bsp reference version since scheduling_units pending pending_reference proposed_by",
         OPERATORS | {R.BSP, R.TSO}, {R.BSP, R.TSO, R.CONSEQUENCE},
     ),
+    # activation: what is ordered, what each unit is told, what stands by
+    "activation": {
+        **_rows("id kind state buyer provider product session offer direction unit group profile", ORDERING,
+                {R.BUYER, R.PLATFORM, R.CONSEQUENCE}),
+        **_rows("awarded lost missing operators ordered_at split_by due version own_split replaces reason", ORDERING,
+                PLATFORM | FOLLOWS),
+        **_rows("price_eur_mwh", MARKET | {R.BUYER, R.PROVIDER}, FOLLOWS),
+        **_rows("notices", ORDERING, GRID),
+        **_rows("failures", ORDERING, {R.PROVIDER}),
+        **_rows("acknowledgements", ORDERING, GRID | PLATFORM | {R.CONSEQUENCE}),
+    },
+    "set_point": {
+        **_rows("id order session unit owner provider buyer operators direction version since", TOLD, FOLLOWS),
+        **_rows("profile", TOLD, {R.PROVIDER, R.CONSEQUENCE}),
+        **_rows("state sequences sent_at acknowledgements", TOLD, PLATFORM | FOLLOWS),
+    },
+    "backup": {
+        **_rows("id provider owner unit starts ends", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("released", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("reserved_at", SIDES | MARKET, FOLLOWS),
+    },
+    "session_orders": _rows("id offers done at", MARKET, PLATFORM | FOLLOWS),
+    "regulation": {
+        **_rows("id buyer provider product session offers band starts ends up_kw down_kw state", ORDERING, {R.BUYER}),
+        **_rows("full_activation_s operators stopped_at", ORDERING, FOLLOWS),
+        **_rows("shares", ORDERING, {R.PROVIDER, R.CONSEQUENCE}),
+    },
+    # the field: devices, and who sees what they measure
+    "device": {
+        **_rows("id unit owner keys", SIDES | GRID | KEEPER, SIDES),
+        **_rows("revoked reason", SIDES | GRID | KEEPER, SIDES | KEEPER),
+        **_rows("point enrolled enrolled_by", SIDES | GRID | KEEPER, FOLLOWS),
+    },
+    "data_grant": _rows(
+        "id owner unit party scope starts ends withdrawn", {R.OWNER, R.GRANTED} | KEEPER, {R.OWNER}
+    ),
     # access: proofs of identity are read by nobody
     "client": {
         **_rows("id party name scopes created expires redirects", ITSELF, ITSELF | PLATFORM),
@@ -196,7 +236,10 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     },
     "grants": _rows("id party", ITSELF, ITSELF) | _rows("grants", NOBODY, ITSELF),
     "revoked_token": _rows("id party expires", NOBODY, ITSELF),
-    "issuer": _rows("id url audience claim names parties scopes", OPERATORS, OPERATORS),
+    "issuer": {
+        **_rows("id url audience claim names parties scopes", OPERATORS | ITSELF, OPERATORS),
+        **_rows("accepted", OPERATORS | ITSELF, ITSELF | FOLLOWS),
+    },
     "webhook": {
         **_rows("id party url kinds created generation rotated", ITSELF, ITSELF),
         **_rows("enabled reason", ITSELF, ITSELF | PLATFORM),

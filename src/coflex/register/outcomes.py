@@ -75,11 +75,13 @@ TABLE_OF: Mapping[type[Any], str] = {kind: name for name, kind in TABLES.items()
 
 class Step(StrEnum):
     """What is kept of a session: what it fixed at its gate (settled in the command that opened or closed it), and what
-    is computed: its plan once it is open, its result once it is closed."""
+    is computed: its plan once it is open, its result once it is closed. After that, what was called from its list in
+    the place of something that a limit or a failure took away."""
 
     GATE = "gate"
     PLAN = "plan"
     RESULT = "result"
+    CALL = "call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ class SessionOutcome:
 def outcome_id(session: str, step: Step) -> str:
     """Id of the record that keeps a step of a session, from the id of its entry."""
     return f"{session}.{step.value}"
+
+
+def call_id(session: str, number: int) -> str:
+    """Id of the record that keeps what an entry called from a session's list, by the number of the entry."""
+    return f"{session}.{Step.CALL.value}-{number:08d}"
 
 
 def pack(records: Iterable[object]) -> tuple[Rows, ...]:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from coflex.register import access, consents, market, parties, prequalification, products, resources
+from coflex.register import (
+    access,
+    activations,
+    consents,
+    devices,
+    market,
+    parties,
+    prequalification,
+    products,
+    resources,
+)
 
 Record: TypeAlias = object
 
 KINDS: dict[str, type[Record]] = {}
-for _room in (parties, resources, products, consents, prequalification, access, market):
+for _room in (parties, resources, products, consents, prequalification, access, market, activations, devices):
     KINDS |= _room.RECORDS
 
 KIND_OF: dict[type[Record], str] = {record: kind for kind, record in KINDS.items()}

@@ -21,7 +21,8 @@ from coflex.domain.unit import Group, Level, Unit
 from coflex.market.design import SessionPlan
 from coflex.market.engine import SessionState
 from coflex.market.intake import Intake, IntakeContext
-from coflex.register.consents import Availability, Consent, ConsentScope
+from coflex.register.activations import Backup
+from coflex.register.consents import Availability, Consent, ConsentScope, Window
 from coflex.register.market import SessionEntry
 from coflex.register.outcomes import SessionOutcome
 from coflex.register.prequalification import GridPrequalification, ProductProcedure, ProductQualification
@@ -32,6 +33,7 @@ from coflex.service.ledger import buyer_of, free_kw, holdings
 from coflex.service.limits import qualified_kw, qualified_products
 from coflex.service.lookup import Lookup
 from coflex.service.state import State
+from coflex.service.withheld import windows
 
 # A change of any of these may change what can be offered.
 CONCERNED = (
@@ -41,6 +43,7 @@ CONCERNED = (
     ProductEntry,
     Consent,
     Availability,
+    Backup,
     GridPrequalification,
     ProductQualification,
     ProductProcedure,
@@ -169,19 +172,19 @@ class _Offerable:
         return None
 
     def available_kw(self, unit: str) -> tuple[Ints, Ints] | None:
-        """kW per direction (t,) that the session's plan, the owner's consent and what the owner set leave of it; None
-        where nothing limits it."""
-        entry, owner = self._state.find(UnitEntry, unit), self._state.find(Availability, unit)
+        """kW per direction (t,) that the session's plan, the owner's consent and what owner and provider keep back
+        leave of it; None where nothing limits it."""
+        entry, kept = self._state.find(UnitEntry, unit), windows(self._state, unit)
         if entry is None or self.barred(unit) is not None:
             return None
         allowed = self._allowed(entry.unit)
-        if self._free is None and owner is None and allowed.all():
+        if self._free is None and not kept and allowed.all():
             return None
         planned = None
         if self._free is not None and unit in self._row:
             up, down = (series.values[self._row[unit]].astype(np.int64) for series in self._free)
             planned = up, down
-        return _limits(entry.unit, allowed, owner, self._plan.horizon, planned)
+        return _limits(entry.unit, allowed, kept, self._plan.horizon, planned)
 
     def products(self, name: str) -> frozenset[str] | None:
         """What a group is qualified for; a unit may offer what one of its groups is qualified for."""
@@ -243,13 +246,13 @@ def _bounds(state: State) -> Iterator[datetime]:
 
 
 def _limits(
-    unit: Unit, allowed: Bools, owner: Availability | None, horizon: Axis, planned: tuple[Ints, Ints] | None
+    unit: Unit, allowed: Bools, kept: tuple[Window, ...], horizon: Axis, planned: tuple[Ints, Ints] | None
 ) -> tuple[Ints, Ints]:
     up = np.where(allowed, unit.up_kw, 0).astype(np.int64)
     down = np.where(allowed, unit.down_kw, 0).astype(np.int64)
     if planned is not None:
         up, down = np.minimum(up, planned[0]), np.minimum(down, planned[1])
-    for window in owner.windows if owner else ():
+    for window in kept:
         for t, start in enumerate(horizon):
             if window.starts < start + horizon.step and start < window.ends:
                 up[t], down[t] = min(up[t], window.up_kw), min(down[t], window.down_kw)

@@ -1,7 +1,8 @@
 """What is due: the gates of all tenants by the clock, and the steps to compute between them in their order.
 
 A gate is read off the records alone: a session that is announced opens at its time, an open one closes at its time, a
-delivery day of the market is announced a week before its first gate. Taking the gate moves the session on, so a gate
+delivery day of the market is announced a week before its first gate; a result without orders gets them, and an order
+whose provider's time is over is looked at. Taking the gate moves the session on, so a gate
 fires once, whatever clocks and restarts do: a clock that went back finds nothing to open again, one that jumped ahead
 finds every gate it passed, in their order. At one instant an earlier delivery day comes first, then the order of the
 design's document, as in `coflex.market.engine`.
@@ -14,13 +15,14 @@ microsecond, meets a closed session, and one whose time is `opens` an open one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from coflex.market.design import Design, SessionPlan, read_design, schedule
 from coflex.market.engine import SessionState
+from coflex.register.activations import ActivationOrder, SessionOrders
 from coflex.register.market import DesignText, Market, SessionEntry
 from coflex.register.outcomes import Step
 from coflex.service.index import index
@@ -30,6 +32,10 @@ from coflex.service.state import State
 
 ANNOUNCED_BEFORE = timedelta(days=7)
 CLOCK = "clock"
+# Kinds of records off which all that is due is read.
+_DUE = (Market, SessionEntry, SessionOrders, ActivationOrder)
+# At one instant what the day's sessions do comes before what is done with their results.
+_AFTER_SESSIONS = 1_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -79,8 +85,57 @@ class Gate:
 
 
 def next_gate(state: State) -> Gate | None:
-    """The tenant's next gate, due or not; None when all is announced and closed."""
+    """The tenant's next gate of a session, due or not; None when all is announced and closed."""
     return state.derived("next gate", (Market, SessionEntry), lambda: min(_gates(state), default=None))
+
+
+def next_due(state: State) -> Gate | None:
+    """What the clock does next to the tenant: a gate of a session, or a step of an order."""
+    return state.derived("next due", _DUE, lambda: min(_all_due(state), default=None))
+
+
+def _all_due(state: State) -> Iterator[Gate]:
+    gate = next_gate(state)
+    if gate is not None:
+        yield gate
+    for id in state.attached("results without orders", lambda: _Results.watching(state)).waiting:
+        entry = state.get(SessionEntry, id)
+        yield Gate(entry.closes, entry.day, _AFTER_SESSIONS, "activation.schedule", id)
+    for order in index(state, ActivationOrder, "due", lambda one: ("due",) if one.due is not None else ()).at("due"):
+        assert order.due is not None  # its key says so
+        day = state.get(SessionEntry, order.session).day
+        yield Gate(order.due, day, _AFTER_SESSIONS, "activation.due", order.id)
+
+
+@dataclass(eq=False)
+class _Results:
+    """Sessions whose result has no orders yet, and those whose result was taken back and has them still."""
+
+    state: State
+    waiting: set[str] = field(default_factory=set)
+
+    @classmethod
+    def watching(cls, state: State) -> _Results:
+        made = cls(state)
+        for entry in state.all(SessionEntry):
+            made.look(entry.id)
+        state.watch(SessionEntry, made.written)
+        state.watch(SessionOrders, made.written)
+        return made
+
+    def written(self, before: SessionEntry | SessionOrders | None, after: SessionEntry | SessionOrders | None) -> None:
+        for one in (before, after):
+            if one is not None:
+                self.look(one.id)
+
+    def look(self, id: str) -> None:
+        entry, orders = self.state.find(SessionEntry, id), self.state.find(SessionOrders, id)
+        has_result = entry is not None and bool(entry.outcome)
+        ordered = orders is not None and orders.done
+        if (has_result and not ordered) or (entry is not None and not has_result and orders is not None):
+            self.waiting.add(id)
+        else:
+            self.waiting.discard(id)
 
 
 def _gates(state: State) -> Iterator[Gate]:
@@ -144,12 +199,13 @@ class TenantGates:
         return min(instants, default=None)
 
     def put_aside(self, tenant: str) -> None:
-        """Leave out the gates of a tenant, whose next one failed, until its market or a session of it is written."""
-        self._aside[tenant] = self._machine.tenants[tenant].stamp((Market, SessionEntry))
+        """Leave out the gates of a tenant, whose next one failed, until something of it is written off
+        which gates are read."""
+        self._aside[tenant] = self._machine.tenants[tenant].stamp(_DUE)
 
     def _of(self, tenant: str, state: State) -> datetime | None:
         if tenant in self._aside:
-            if self._aside[tenant] == state.stamp((Market, SessionEntry)):
+            if self._aside[tenant] == state.stamp(_DUE):
                 return None
             del self._aside[tenant]
         return _instant(state)
@@ -163,17 +219,17 @@ class TenantGates:
                 first = instant, tenant
         if first is None:
             return None
-        gate = next_gate(self._machine.tenants[first[1]])
+        gate = next_due(self._machine.tenants[first[1]])
         assert gate is not None  # it has an instant
         return Command(first[1], gate.verb, gate.subject, "", "", CLOCK, b"{}")
 
 
 def _instant(state: State) -> datetime | None:
-    return state.derived("instant of the next gate", (Market, SessionEntry), lambda: _instant_anew(state))
+    return state.derived("instant of the next gate", _DUE, lambda: _instant_anew(state))
 
 
 def _instant_anew(state: State) -> datetime | None:
-    gate, market = next_gate(state), state.find(Market, "market")
+    gate, market = next_due(state), state.find(Market, "market")
     return None if gate is None or market is None else server_instant(market, gate.at)
 
 

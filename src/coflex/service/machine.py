@@ -62,9 +62,9 @@ Act = Callable[[State, Context, Any], Outcome]
 @dataclass(frozen=True, slots=True)
 class Verb:
     """Something that can be asked. `form`: type of the body, anything that msgspec reads. `roles`: who may, any of
-    them; empty: only the platform itself ("clock", "engine", "operator"). `public`: also a party that is not approved,
-    or nobody known. `kind`: of the record the subject names, for `expects`. `two_persons`: nothing happens before a
-    second user confirms it.
+    them; empty: only the platform itself ("clock", "engine", "field", "operator"). `public`: also a party that is not
+    approved, or nobody known. `kind`: of the record the subject names, for `expects`. `two_persons`: nothing happens
+    before a second user confirms it.
     """
 
     name: str
@@ -162,7 +162,7 @@ class Machine:
 
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-PLATFORM = frozenset({"clock", "engine", "operator"})
+PLATFORM = frozenset({"clock", "engine", "field", "operator"})
 
 
 def roles_in(state: State, party: str) -> frozenset[Role]:

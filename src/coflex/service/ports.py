@@ -177,13 +177,13 @@ class Journal(Protocol):
         """Entries of some verbs about one subject, in order: how the book of an open session is read back."""
         ...
 
-    def recent_keys(self, limit: int) -> list[tuple[str, str, str, int, bytes, int, bytes]]:
-        """(tenant, party, key, number, SHA-256 of verb, subject and body, status, reply) of the newest entries with
-        an idempotency key."""
+    def recent_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        """(tenant, party, key) of the newest entries with an idempotency key, in their order."""
         ...
 
     def key(self, tenant: str, party: str, key: str) -> tuple[str, str, str, int, bytes, int, bytes] | None:
-        """What `recent_keys` says of one key, however old."""
+        """(tenant, party, key, number, SHA-256 of verb, subject and body, status, reply) of the entry with a key,
+        however old; None where there is none."""
         ...
 
     def feed(self, tenant: str, party: str, after: tuple[int, int], limit: int) -> list[FeedItem]:

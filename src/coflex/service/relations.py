@@ -13,7 +13,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from coflex.domain.party import Role
 from coflex.register import access, market
+from coflex.register.activations import ActivationOrder, Backup, Regulation, SetPointEntry
 from coflex.register.consents import Availability, Consent
+from coflex.register.devices import DataGrant, Device
 from coflex.register.fields import Relation, readable
 from coflex.register.outcomes import SessionOutcome
 from coflex.register.parties import PartyEntry
@@ -120,6 +122,10 @@ class Kin:
 
 def kin_of(kind: type[Record]) -> Kin:
     return KIN.get(kind, _NOBODY)
+
+
+def _spoken_for(issuer: access.Issuer) -> Pairs:
+    return ((party, Relation.ITSELF) for party in issuer.parties)
 
 
 def _itself(record: Any) -> Pairs:
@@ -322,6 +328,43 @@ def _buyer(entry: Any) -> Pairs:
     return ((entry.buyer, Relation.BUYER),)
 
 
+# ---- activation and the field
+
+
+def _ordered(entry: ActivationOrder | SetPointEntry | Regulation) -> Pairs:
+    yield entry.buyer, Relation.BUYER
+    yield entry.provider, Relation.PROVIDER
+    for operator in entry.operators:
+        yield operator, Relation.CONNECTING
+
+
+def _set_point(entry: SetPointEntry) -> Pairs:
+    yield entry.owner, Relation.OWNER
+    yield from _ordered(entry)
+
+
+def _backup(entry: Backup) -> Pairs:
+    return ((entry.owner, Relation.OWNER), (entry.provider, Relation.PROVIDER))
+
+
+def _device(entry: Device) -> Pairs:
+    return ((entry.owner, Relation.OWNER),)
+
+
+def _by_its_own_unit(state: State, entry: Device) -> Pairs:
+    return _unit_named(state, entry.unit)
+
+
+def _devices_of_units(state: State, party: str) -> Iterator[Record]:
+    of_unit = index(state, Device, "unit", lambda one: (one.unit,))
+    for unit in candidates(state, UnitEntry, party):
+        yield from of_unit.at(unit)
+
+
+def _data_grant(entry: DataGrant) -> Pairs:
+    return ((entry.owner, Relation.OWNER), (entry.party, Relation.GRANTED))
+
+
 _NOBODY = Kin()
 _UNITS = (UnitEntry, PointEntry)
 _GROUPS = (GroupEntry, UnitEntry, PointEntry, ProductEntry)
@@ -342,6 +385,13 @@ KIN: dict[type[Record], Kin] = {
     SchedulingUnit: Kin(_scheduling_unit),
     SchedulingMember: Kin(_scheduling_member),
     Agreement: Kin(_agreement),
+    ActivationOrder: Kin(_ordered),
+    SetPointEntry: Kin(_set_point),
+    Backup: Kin(_backup),
+    Regulation: Kin(_ordered),
+    Device: Kin(_device, _by_its_own_unit, _devices_of_units, _UNITS),
+    DataGrant: Kin(_data_grant),
+    access.Issuer: Kin(_spoken_for),
     **dict.fromkeys(
         (access.Client, access.User, access.Grants, access.RevokedToken, access.Webhook, access.WebhookProgress,
          market.Proposal),

@@ -30,7 +30,7 @@ from typing import Protocol, TypeAlias
 
 from coflex.domain.errors import CoflexError, KeyReused
 from coflex.service import chain
-from coflex.service.machine import Machine, Taken
+from coflex.service.machine import END_OF_TIME, Machine, Taken
 from coflex.service.ports import (
     Clock,
     Command,
@@ -87,6 +87,7 @@ class Receipt:
 
 _Scope: TypeAlias = tuple[str, str, str]  # tenant, party of the caller, key
 _Known: TypeAlias = tuple[bytes, int, datetime, int, bytes]
+_ON_DISK: _Known = b"", 0, END_OF_TIME, 0, b""  # a key that was taken before the start: the journal has the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,8 @@ class Sequencer:
             return self._take(command, at)
         scope, asked = (command.tenant, command.by, command.key), key_digest(command)
         known = self._keys.get(scope)
+        if known is _ON_DISK:
+            known = self._recall(scope)
         if known is not None:
             if known[0] != asked:
                 raise KeyReused(
@@ -263,9 +266,18 @@ class Sequencer:
         return Receipt(number, at, taken.status, taken.reply)
 
     def _read_keys(self) -> None:
-        at = self._head.at or self._clock()
-        for tenant, by, key, number, digest, status, reply in self.journal.recent_keys(KEYS):
-            self._keys.put((tenant, by, key), (digest, number, at, status, reply))
+        for scope in self.journal.recent_keys(KEYS):
+            self._keys.put(scope, _ON_DISK)
+
+    def _recall(self, scope: _Scope) -> _Known | None:
+        """What the journal says of a key, kept from now on. Raises what the journal raises."""
+        found = self.journal.key(*scope)
+        if found is None:
+            return None
+        *_, number, digest, status, reply = found
+        known = digest, number, self._head.at or self._clock(), status, reply
+        self._keys.put(scope, known)
+        return known
 
     # ---------------------------------------------------------------- what became of them
 
@@ -318,10 +330,7 @@ class Sequencer:
     def _remember(self, fault: KeysTaken) -> None:
         """Know keys again that had been forgotten: whoever asks once more gets the old answer, or is told."""
         for scope in fault.keys:
-            found = self.journal.key(*scope)
-            if found is not None:
-                *_, number, digest, status, reply = found
-                self._keys.put(scope, (digest, number, self._head.at or self._clock(), status, reply))
+            self._recall(scope)
 
     def close(self) -> None:
         """Take nothing more, write what waits, let the writer's thread end."""
@@ -361,10 +370,14 @@ class Sequencer:
 
     def _write(self, entries: list[Entry]) -> None:
         before, head = self._end, (entries[-1].number, entries[-1].digest)
+        pause = 0.0
         while True:
             try:
                 self.journal.append(entries)
             except StoreLost as fault:
+                # A store that answers and yet loses every append is not asked without a rest.
+                time.sleep(pause)
+                pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * pause))
                 there = self._found_again(fault)
                 if (there.number, there.digest) == head:
                     break

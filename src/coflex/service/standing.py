@@ -16,7 +16,7 @@ from coflex.domain.party import Party, Role
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Group, Unit
 from coflex.market.intake import no_longer
-from coflex.register.consents import Availability, Consent, ConsentScope
+from coflex.register.consents import Consent, ConsentScope
 from coflex.register.market import SessionEntry
 from coflex.register.outcomes import SessionOutcome, Span, Step, UnitLimit, outcome_id, pack, unpack
 from coflex.register.parties import PartyEntry
@@ -28,6 +28,7 @@ from coflex.service.gates import plan_of
 from coflex.service.ledger import buyer_of
 from coflex.service.limits import qualified_kw
 from coflex.service.state import State
+from coflex.service.withheld import windows
 
 # ---------------------------------------------------------------- at a gate
 
@@ -130,8 +131,7 @@ def _limits(state: State, at: datetime, entries: Iterable[UnitEntry]) -> Iterato
         up, down = power.get((unit.id, Direction.UP), 0), power.get((unit.id, Direction.DOWN), 0)
         allowed = tuple(_spans(unit, consents.get(unit.id, ()), at))
         if entry.status is UnitStatus.ACTIVE and (up or down) and allowed:
-            owner = state.find(Availability, unit.id)
-            yield UnitLimit(unit.id, up, down, allowed, owner.windows if owner else ())
+            yield UnitLimit(unit.id, up, down, allowed, windows(state, unit.id))
 
 
 def _spans(unit: Unit, consents: Iterable[Consent], at: datetime) -> Iterator[Span]:

@@ -66,12 +66,11 @@ class MemoryJournal:
             if command.tenant == tenant and command.subject == subject and command.verb in verbs:
                 yield entry
 
-    def recent_keys(self, limit: int) -> list[tuple[str, str, str, int, bytes, int, bytes]]:
-        keyed = [entry for entry in list(self._entries) if entry.command.key is not None]
-        return [_key_row(entry) for entry in keyed[max(0, len(keyed) - limit) :]]
+    def recent_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        keyed = [scope for entry in list(self._entries) if (scope := _scope(entry)) is not None]
+        return keyed[max(0, len(keyed) - limit) :]
 
     def key(self, tenant: str, party: str, key: str) -> tuple[str, str, str, int, bytes, int, bytes] | None:
-        """What `recent_keys` says of one key, however old."""
         entry = self._keys.get((tenant, party, key))
         return None if entry is None else _key_row(entry)
 

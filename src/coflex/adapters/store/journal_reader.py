@@ -89,14 +89,13 @@ class JournalReader:
         )
         return list(self._versions(then))
 
-    def recent_keys(self, limit: int) -> list[KeyRow]:
-        query = select(*KEY_COLUMNS).where(ENTRY.c.key.is_not(None)).order_by(ENTRY.c.number.desc()).limit(limit)
+    def recent_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        query = select(*KEY_COLUMNS[:3]).where(ENTRY.c.key.is_not(None)).order_by(ENTRY.c.number.desc()).limit(limit)
         with _uncollected(), self._reading() as connection:
             found = connection.execute(query).all()
-            return [_key_row(row) for row in reversed(found)]
+            return [(tenant, by, key) for tenant, by, key in reversed(found)]
 
     def key(self, tenant: str, party: str, key: str) -> KeyRow | None:
-        """What `recent_keys` says of one key, however old."""
         mine = (ENTRY.c.tenant == tenant, ENTRY.c.by_party == party, ENTRY.c.key == key)
         with self._reading() as connection:
             row = connection.execute(select(*KEY_COLUMNS).where(*mine)).first()

@@ -76,7 +76,9 @@ class Metrics:
         )
         self._failed = Counter("coflex_commit_failures", "Commits that failed.", ["code"], registry=self.registry)
         self._gates = Counter("coflex_gates", "Gates that were passed.", ["verb"], registry=self.registry)
+        # Finding a counter by its labels costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+        self._verbs: dict[str, Any] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request. `route`: its template, so that there are only so many."""
@@ -90,9 +92,13 @@ class Metrics:
 
     def entry(self, entry: Entry) -> None:
         """Count an entry that is durable; a listener of the sequencer."""
-        self._entries.labels(entry.command.verb).inc()
+        verb = entry.command.verb
+        known = self._verbs.get(verb)
+        if known is None:
+            known = self._verbs[verb] = self._entries.labels(verb)
+        known.inc()
         if entry.command.actor == GATE_ACTOR:
-            self._gates.labels(entry.command.verb).inc()
+            self._gates.labels(verb).inc()
 
     def measured(self, journal: Journal) -> Journal:
         """The same journal, with the size and time of its commits measured."""

@@ -18,7 +18,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from coflex.adapters.web.api.problems import Malformed, TooLarge, answer
@@ -248,7 +249,7 @@ def _signals(stopping: Stopping, watchdog: threading.Timer, tell: Callable[[str]
 
 def _config(app: ASGIApp, listening: Listening, context: ssl.SSLContext | None) -> uvicorn.Config:
     config = uvicorn.Config(
-        cast("Any", app),
+        cast("Any", Forwarded(app, listening.proxies)),
         http=partial(Guarded, listening=listening),  # type: ignore[arg-type]
         loop="none",
         ws="none",
@@ -257,8 +258,8 @@ def _config(app: ASGIApp, listening: Listening, context: ssl.SSLContext | None) 
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=bool(listening.proxies),
-        forwarded_allow_ips=list(listening.proxies),
+        interface="asgi3",
+        proxy_headers=False,  # see Forwarded
         timeout_keep_alive=listening.idle,
         timeout_graceful_shutdown=listening.answers,
     )
@@ -397,6 +398,19 @@ class TooSlow(Malformed):
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__("The request", [Finding("request", "too_slow", f"{message} {remedy}")])
+
+
+class Forwarded:
+    """uvicorn's reader of X-Forwarded-For and X-Forwarded-Proto, passed by where a request has none of them."""
+
+    def __init__(self, app: ASGIApp, proxies: tuple[str, ...]) -> None:
+        self._app, self._behind = app, ProxyHeadersMiddleware(cast("Any", app), list(proxies))
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        for name, _ in scope["headers"]:
+            if name.startswith(b"x-forwarded-"):
+                return self._behind(cast("Any", scope), cast("Any", receive), cast("Any", send))
+        return self._app(scope, receive, send)
 
 
 class Limited:

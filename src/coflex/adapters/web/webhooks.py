@@ -39,7 +39,7 @@ from coflex.register.access import Webhook, WebhookProgress, public_address, url
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.machine import encode
 from coflex.service.ports import Command, Entry, FeedItem
-from coflex.service.verbs.access import Delivered, Disabling, Progress
+from coflex.service.verbs.webhooks import Delivered, Disabling, Progress
 
 MOST_NOTES, MOST_BYTES = 100, 1 << 18
 TIMEOUT_S = 10.0

@@ -5,18 +5,24 @@ from __future__ import annotations
 from coflex.service.machine import Verb
 from coflex.service.verbs import (
     access,
+    activations,
     consents,
+    devices,
+    fulfilment,
+    issuers,
     offers,
     parties,
     prequalification,
     product_tests,
     products,
     proposals,
+    regulation,
     resources,
     scheduling,
     sessions,
     tenants,
     units_import,
+    webhooks,
 )
 
 _ROOMS = (
@@ -31,7 +37,13 @@ _ROOMS = (
     scheduling,
     sessions,
     offers,
+    activations,
+    fulfilment,
+    regulation,
+    devices,
     access,
+    webhooks,
+    issuers,
 )
 
 VERBS: dict[str, Verb] = {verb.name: verb for room in _ROOMS for verb in room.VERBS}

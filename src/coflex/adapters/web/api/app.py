@@ -20,6 +20,8 @@ from coflex.adapters.web.api.incoming import JSON
 from coflex.adapters.web.api.operations import Room
 from coflex.adapters.web.api.reference import page
 from coflex.adapters.web.api.rooms import (
+    activations,
+    devices,
     feed,
     market,
     parties,
@@ -51,6 +53,8 @@ def rooms_of(
         scheduling.ROOM,
         sessions.ROOM,
         room_of_offers(offers or Offers()),
+        *activations.ROOMS,
+        *devices.ROOMS,
         proposals.ROOM,
         access_room(accounts),
         feed.room(bell),

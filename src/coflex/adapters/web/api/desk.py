@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -35,6 +36,9 @@ class Desk:
     clock: Clock
     authenticate: Authenticate
     patience: float = PATIENCE
+    # Who waits for the disk, the longest first, and until when by the loop's clock.
+    _until: dict[asyncio.Future[None], float] = field(default_factory=dict)
+    _timer: asyncio.TimerHandle | None = None
 
     def state(self, tenant: str) -> State:
         """Raises NotFound."""
@@ -67,25 +71,35 @@ class Desk:
             return
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()
-
-        def tell(fault: Exception | None) -> None:
-            if waiting.done():
-                return
-            if fault is None:
-                waiting.set_result(None)
-            else:
-                waiting.set_exception(fault)
-
-        self.sequencer.when_durable(number, tell)
-        # A timer is a fraction of what asyncio.wait_for costs, and offers come by the thousand.
-        too_late = loop.call_later(self.patience, lambda: tell(self._unknown()))
+        self.sequencer.when_durable(number, partial(_tell, waiting))
+        if self._timer is None:
+            self._timer = loop.call_later(min(self.patience, 1.0), self._give_up, loop)
+        self._until[waiting] = loop.time() + self.patience
         try:
             await waiting
         finally:
-            too_late.cancel()
+            del self._until[waiting]
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell whoever has waited too long. One timer for all of them: offers come by the thousand."""
+        for waiting, until in self._until.items():
+            if until > loop.time():
+                break
+            _tell(waiting, self._unknown())
+        again = bool(self._until)
+        self._timer = loop.call_later(min(self.patience, 1.0), self._give_up, loop) if again else None
 
     def _unknown(self) -> OutcomeUnknown:
         return OutcomeUnknown(
             f"The store did not answer within {self.patience:g} s; whether this was taken is not known.",
             "Ask again with the same idempotency key.",
         )
+
+
+def _tell(waiting: asyncio.Future[None], fault: Exception | None) -> None:
+    if waiting.done():
+        return
+    if fault is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(fault)

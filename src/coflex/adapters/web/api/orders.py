@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TypeAlias
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -58,9 +58,12 @@ class Orders:
             response = await act(self._desk, Request(scope, receive))
         except CoflexError as error:
             response = answer(error)
+        except ClientDisconnect:  # nobody is left to answer
+            return
         except Exception as fault:
             self._failed(scope, fault)
             response = answer(fault)
         route = PREFIX + (PATH if names[2] is None else PATH + "/{offer}")
         self._count(scope["method"], route, response.status_code, perf_counter() - begun)
-        await response(scope, receive, send)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body})

@@ -43,8 +43,8 @@ from coflex.service.verbs.access import (
     PasswordForm,
     Rotation,
     UserForm,
-    WebhookForm,
 )
+from coflex.service.verbs.webhooks import WebhookForm
 from coflex.service.who import Who
 
 REMEMBERED_FOR, MOST_REMEMBERED = timedelta(minutes=10), 10_000
@@ -388,5 +388,14 @@ _ISSUERS = (
     Read("/issuers", Issuer, "Outside issuers of identities"),
     Read("/issuers/{issuer}", Issuer, "One outside issuer"),
     Write("PUT", "/issuers/{issuer}", "issuer.set", "Take identities from an outside issuer", Named, scope=_MANAGE),
+    Write("POST", "/issuers/{issuer}/accept", "issuer.accept", "Let it speak for the party", Named, scope=_MANAGE),
+    Write(
+        "POST",
+        "/issuers/{issuer}/decline",
+        "issuer.decline",
+        "Let it speak for the party no more",
+        Named,
+        scope=_MANAGE,
+    ),
     Write("DELETE", "/issuers/{issuer}", "issuer.remove", "Take them no more", Named, scope=_MANAGE),
 )

@@ -309,10 +309,10 @@ def _of_outside(state: State, issuer: Issuer, claims: dict[str, Any], at: dateti
         raise BadToken("it does not say who that is")
     if issuer.names is Naming.USER:
         user = user_by_login(state, login_digest(state.tenant, named))
-        if user is None or user.party not in issuer.parties:
+        if user is None or not issuer.speaks_for(user.party):
             raise unknown()
         return _caller(state, user, tuple(one for one in user.scopes if one in issuer.scopes), until, USUAL, at)
-    if named not in issuer.parties:
+    if not issuer.speaks_for(named):
         raise unknown()
     actor = f"{issuer.id}:{digest(f'{issuer.url} {subject}')[:16]}"
     scopes = frozenset(issuer.scopes) - {ClientScope.MANAGE}

@@ -40,7 +40,8 @@ from coflex.register.access import Client, ClientScope, RevokedToken, User, logi
 from coflex.service.machine import encode
 from coflex.service.ports import Command
 from coflex.service.state import State
-from coflex.service.verbs.access import SignOut, is_operator, user_by_login
+from coflex.service.verbs.access import SignOut, user_by_login
+from coflex.service.verbs.managing import is_operator
 
 SESSION_COOKIE, FORM_COOKIE = "coflex_session", "coflex_form"
 # A company's people may come from one address.
