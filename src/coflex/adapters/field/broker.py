@@ -1,0 +1,235 @@
+"""The MQTT door of the ingest: messages in on `coflex/<tenant>/m/<point>`, acknowledgements out on `.../a/<point>`.
+
+MQTT 5. Messages come with QoS 1. The broker gets its own acknowledgement of a message only when the message is durable
+or refused, so what a killed ingest had not written is brought to it again; and as it sends no more than `WINDOW`
+messages ahead, a slow disk holds up the broker and nothing here grows. The device is told on its own topic:
+
+    {"through": 17, "refused": [{"sequence": 16, "code": "bad_value", "message": "..."}], "open": [[12, 13]], "at": ms}
+
+`through`: the highest sequence known of it. All up to there is durable or refused, but for what is `open`: sequences
+that have not come, every time all of them. `at`: the ingest's clock.
+
+gmqtt can leave a lost connection for good when its own reconnect fails (its issue 114): so each connection is a client
+of its own, and the loop here connects again.
+Acknowledgements go out with QoS 0: a device that misses one sends again, and is told again; so nothing is kept for
+devices that are away, and the few messages in flight that brokers allow with QoS 1 do not hold up a city.
+The sender is the point in the topic: it may bring messages of points of its own owner alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from coflex.domain.errors import CoflexError
+from coflex.metering.admission import Answer, Outcome, Part
+
+WINDOW = 8_192
+GATHER_S, AGAIN_S, RECONNECT_S, CONNECT_S = 0.005, 0.2, 0.5, 10.0
+# As many tries to connect again as gmqtt is to make by itself: it makes one where it is told 0.
+NEVER = -2
+A_JOB = 256
+SESSION_S = 86_400
+
+
+class Taking(Protocol):
+    """The ingest, as far as the door needs it."""
+
+    def submit(self, parts: Sequence[Part]) -> Future[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker is: `mqtt://user:password@host:port`, or `mqtts://` for TLS."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str | None = None
+    password: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Raises CoflexError when the URL is none of a broker."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise CoflexError(
+                "This is no address of a broker.", "Give --mqtt as mqtt://host:1883 or mqtts://host:8883."
+            )
+        tls = parts.scheme == "mqtts"
+        user, password = (None if one is None else unquote(one) for one in (parts.username, parts.password))
+        return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+
+
+class Door:
+    """The door on the running loop. `owner_of`: the owner of a point, None where it is not registered.
+
+    `client`: the name under which the broker keeps the session while this is away.
+    """
+
+    def __init__(
+        self,
+        intake: Taking,
+        tenant: str,
+        address: Address,
+        owner_of: Callable[[int], str | None],
+        client: str,
+        failed: Callable[[BaseException], None] = lambda fault: None,
+    ) -> None:
+        self._intake, self._tenant, self._address = intake, tenant, address
+        self._owner_of, self._failed = owner_of, failed
+        self._name = client
+        self._context = ssl.create_default_context() if address.tls else False
+        self._client: Any = None
+        self._held: list[tuple[int, bytes]] = []
+        self._written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._some = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.strangers = 0
+        """Messages on topics that are no point's; they are dropped."""
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and bool(self._client.is_connected)
+
+    async def open(self) -> None:
+        """Begin; the broker may come later."""
+        self._tasks = [asyncio.create_task(self._stay()), asyncio.create_task(self._pass_on())]
+
+    async def close(self) -> None:
+        """Stop taking messages. What is not acknowledged to the broker yet, it keeps for the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._written.cancel()
+
+    # ---------------------------------------------------------------- the broker
+
+    async def _stay(self) -> None:
+        """Connected, again and again."""
+        while True:
+            lost = asyncio.Event()
+            client = self._made(lost)
+            try:
+                await asyncio.wait_for(
+                    client.connect(self._address.host, self._address.port, ssl=self._context), CONNECT_S
+                )
+                await lost.wait()
+            except asyncio.CancelledError:
+                raise
+            except Exception as fault:
+                self._failed(fault)
+            finally:
+                with suppress(Exception):
+                    await client.disconnect()
+            await asyncio.sleep(RECONNECT_S)
+
+    def _made(self, lost: asyncio.Event) -> Any:
+        from gmqtt import Client
+
+        client = Client(
+            self._name,
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            session_expiry_interval=SESSION_S,
+            receive_maximum=WINDOW,
+        )
+        client.set_config({"reconnect_retries": NEVER})
+        if self._address.user is not None:
+            client.set_auth_credentials(self._address.user, self._address.password)
+        client.on_connect, client.on_message = self._connected, self._message
+        client.on_disconnect = lambda *_: lost.set()
+        self._client = client
+        return client
+
+    def _connected(self, client: Any, *_: Any) -> None:
+        client.subscribe(f"coflex/{self._tenant}/m/+", qos=1)
+
+    async def _message(self, _: Any, topic: str, payload: bytes, *__: Any) -> int:
+        """Its end is what the broker's acknowledgement waits for."""
+        name = topic.rpartition("/")[2]
+        if not (name.isascii() and name.isdigit()):
+            self.strangers += 1
+            return 0
+        self._held.append((int(name), bytes(payload)))
+        self._some.set()
+        await asyncio.shield(self._written)
+        return 0
+
+    # ---------------------------------------------------------------- to the ingest and back
+
+    async def _pass_on(self) -> None:
+        """Hand over what came together, in jobs that the ingest checks side by side and admits in this order."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(GATHER_S)
+            held, written = self._held, self._written
+            self._held, self._written = [], asyncio.get_running_loop().create_future()
+            self._some.clear()
+            try:
+                self._acknowledge(await self._taken(held))
+            except CoflexError as fault:  # the ingest broke: the broker keeps these, and brings them again
+                self._failed(fault)
+            else:
+                written.set_result(None)
+
+    async def _taken(self, held: list[tuple[int, bytes]]) -> dict[int, dict[str, Any]]:
+        """What each device is to be told, once all is durable or refused."""
+        jobs = [held[at : at + A_JOB] for at in range(0, len(held), A_JOB)]
+        answers = [await self._submit([self._part(*one) for one in job]) for job in jobs]
+        told: dict[int, dict[str, Any]] = {}
+        for job, answer in zip(jobs, answers, strict=True):
+            for (point, _), outcome in zip(job, (await asyncio.wrap_future(answer)).outcomes, strict=True):
+                _tell(told, point, outcome)
+        return told
+
+    def _part(self, point: int, payload: bytes) -> Part:
+        owner = self._owner_of(point)
+        return Part(payload, frozenset() if owner is None else frozenset({owner}))
+
+    async def _submit(self, parts: list[Part]) -> Future[Answer]:
+        """Wait where the ingest takes no more: the broker waits then too."""
+        while True:
+            try:
+                return self._intake.submit(parts)
+            except CoflexError as fault:
+                if fault.code != "UNAVAILABLE":
+                    self._failed(fault)
+                await asyncio.sleep(AGAIN_S)
+
+    def _acknowledge(self, told: dict[int, dict[str, Any]]) -> None:
+        at = time.time_ns() // 1_000_000
+        for point, words in told.items():
+            try:
+                body = json.dumps({**words, "at": at}, separators=(",", ":"))
+                self._client.publish(f"coflex/{self._tenant}/a/{point}", body, qos=0)
+            except Exception as fault:  # not connected: the device sends again, and is told then
+                self._failed(fault)
+
+
+def _tell(told: dict[int, dict[str, Any]], sender: int, outcome: Outcome) -> None:
+    """Add what became of a batch to what its signers are told; what names no known signer, its sender is told."""
+    for signer, through in outcome.through.items():
+        words = told.setdefault(signer, {"through": 0, "refused": []})
+        words["through"] = max(words["through"], through)
+    for refusal in outcome.refused:
+        to = refusal.signer if refusal.signer in outcome.through else sender
+        words = told.setdefault(to, {"through": 0, "refused": []})
+        one: dict[str, Any] = {"sequence": refusal.sequence, "code": refusal.code, "message": refusal.message}
+        if refusal.signer != to:
+            one["signer"] = refusal.signer
+        words["refused"].append(one)
+    for signer in outcome.through:
+        told[signer]["open"] = [list(gap) for gap in outcome.open.get(signer, ())]

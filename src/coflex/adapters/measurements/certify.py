@@ -1,0 +1,61 @@
+"""Certificates of messages in the log: the file that `coflex verify` reads (evidence/certificate.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from coflex.adapters.measurements.log import Log
+from coflex.domain.errors import NotFound
+from coflex.evidence import certificate as form
+from coflex.evidence.certificate import Certificate, Record, SignerKey
+from coflex.evidence.checkpoint import NoteKey, parse_note
+from coflex.evidence.message import HEADER, Kind
+from coflex.metering.admission import FOREVER, Signers
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def certificate(
+    log: Log,
+    signers: Signers,
+    leaves: Iterable[int],
+    older: Iterable[int] = (),
+    note: str | None = None,
+    witnesses: Iterable[NoteKey] = (),
+) -> Certificate:
+    """The certificate of the messages with these numbers in the log.
+
+    `note`: a checkpoint of the log, with cosignatures of `witnesses`; the last one if None. `older`: sizes of
+    checkpoints that readers may have kept. Raises NotFound when the checkpoint does not cover a message, or when its
+    signer's key is not registered.
+    """
+    note = note or log.note
+    size = parse_note(note).checkpoint.size
+    records, told = [], []
+    for leaf in leaves:
+        raw = log.read(leaf, 1) if 0 <= leaf < size else []
+        if not raw:
+            raise NotFound(f"The checkpoint of size {size} covers no message {leaf}.", "Ask for an earlier one.")
+        records.append(Record(leaf, raw[0], log.inclusion(leaf, size)))
+        told.append(form.signer_note(log.origin, _key(signers, raw[0]), log.signer))
+    steps = form.consistency(log.hashes, (one for one in older if 0 < one <= size), size)
+    return form.certificate(note, log.key, told, records, witnesses, steps)
+
+
+def _key(signers: Signers, raw: bytes) -> SignerKey:
+    _, kind, _, number, _, signed_at = HEADER.unpack_from(raw)
+    group = form.group_of(Kind(kind))
+    row = signers.row(number, group == form.PARTY)
+    held = None if row is None else signers.validity(row, signed_at)
+    if held is None:
+        raise NotFound(f"No key of {group} {number} is registered for that time.", "Register it again.")
+    since, until, key = held
+    ends = None if until == FOREVER else _instant(until)
+    return SignerKey(group, number, key, _instant(since), ends)
+
+
+def _instant(ms: int) -> datetime:
+    most = (_LATEST - _EPOCH) // timedelta(milliseconds=1)
+    return _EPOCH + timedelta(milliseconds=min(max(ms, 0), most))

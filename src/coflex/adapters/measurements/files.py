@@ -1,0 +1,77 @@
+"""Files that survive: written beside, synced and put in place at once; and the lock that lets one process write."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from coflex.domain.errors import CoflexError
+
+# The data and the file's size; not the time of change, which nobody reads here.
+sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: int) -> bool:
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+class InUse(CoflexError):
+    """Another process writes to this folder."""
+
+    code = "IN_USE"
+
+
+class Lock:
+    """The right to write to a folder, gone with the process. Raises InUse when another one has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        if not _try_lock(self._file):
+            os.close(self._file)
+            raise InUse(
+                f"Another ingest writes to {folder}.", "Stop it, or give this one a folder of its own with --data."
+            )
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def put(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o644) -> None:
+    """Write a file whole or not at all, and sync it."""
+    beside = path.with_name(path.name + ".part")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if sys.platform == "win32":
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,202 @@
+"""The ingest composed: the log and its tables, the doors for HTTP and MQTT, and what runs between them."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from starlette.types import ASGIApp
+
+from coflex.adapters.field.broker import Address, Door
+from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.measurements.intake import BUCKETS, Intake
+from coflex.adapters.measurements.log import SEGMENT_BYTES, Log
+from coflex.adapters.measurements.points import load
+from coflex.adapters.measurements.tables import Tables
+from coflex.adapters.web.logs import Log as Lines
+from coflex.adapters.web.logs import logs, places
+from coflex.adapters.web.measurements import Senders, application, of_file
+from coflex.adapters.web.server import Limited, Listening, Stopping, address, bind, run
+from coflex.domain.errors import CoflexError, NotFound
+from coflex.evidence.certificate import encode
+from coflex.evidence.message import HEADER
+from coflex.metering.admission import Answer, Part, Signers
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the ingest is run. `data`: its folder. `points`: the table of registered keys, CSV or Parquet. `origin`: the
+    log's name, coflex/<tenant>/<log>. `senders`: CSV of SHA-256 of a token and owner, None: anybody may send. `mqtt`:
+    URL of a broker. `segment_bytes`: when a segment of the log becomes tables."""
+
+    data: Path
+    points: Path
+    origin: str = "coflex/city/measurements"
+    host: str = "127.0.0.1"
+    port: int = 8090
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    senders: Path | None = None
+    mqtt: str | None = None
+    log_format: Literal["json", "text"] | None = None
+    segment_bytes: int = SEGMENT_BYTES
+
+    @property
+    def tenant(self) -> str:
+        """Raises CoflexError when the origin names none."""
+        parts = self.origin.split("/")
+        if len(parts) != 3 or parts[0] != "coflex" or not all(part.isascii() and part for part in parts):
+            raise CoflexError(f"{self.origin} is no name of a log.", "Give --origin as coflex/<tenant>/<log>.")
+        return parts[1]
+
+
+def clock() -> int:
+    """The server's clock, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def ingest(settings: Settings, tell: Tell) -> None:
+    """Take measurements until SIGTERM or SIGINT. Raises CoflexError, with what to do, where it cannot begin."""
+    tenant = settings.tenant
+    broker = None if settings.mqtt is None else Address.parse(settings.mqtt)
+    signers, senders = load(settings.points), Senders()
+    if settings.senders is not None:
+        with settings.senders.open(newline="", encoding="utf-8") as file:
+            senders = of_file(list(csv.reader(file)))
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
+    listener = bind(listening)
+    platform = partial(_platform, settings, tenant, signers, senders, broker, listening, tell)
+    here = address(listener, listening)
+    tell(f"Measurements: POST {here}/v1/{tenant}/measurements, checkpoint: {here}/checkpoint, health: {here}/ready")
+    run(listening, platform, tell, listener)
+
+
+@asynccontextmanager
+async def _platform(
+    settings: Settings,
+    tenant: str,
+    signers: Signers,
+    senders: Senders,
+    broker: Address | None,
+    listening: Listening,
+    tell: Tell,
+    _: Stopping,
+) -> AsyncIterator[ASGIApp]:
+    lines = logs(settings.log_format)
+    running = open_ingest(settings.data, settings.origin, signers, clock, lines, settings.segment_bytes)
+    door = None
+    try:
+        if running.intake.log.torn:
+            tell(
+                f"{running.intake.log.torn} bytes of an unfinished commit were cut off; nobody was answered about them"
+            )
+        tell(f"{len(signers)} keys, log {settings.origin} of size {running.size()}, key {running.key()}")
+        if broker is not None:
+            door = Door(running.intake, tenant, broker, running.owner_of, f"ingest/{settings.origin}", running.failed)
+            await door.open()
+        yield Limited(application(running, senders), listening.most_body)
+    finally:
+        if door is not None:
+            await door.close()
+        await asyncio.to_thread(running.close)
+
+
+def open_ingest(
+    data: Path,
+    origin: str,
+    signers: Signers,
+    clock: Callable[[], int] = clock,
+    lines: Lines | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
+) -> Running:
+    """The ingest over a folder, without doors: for `coflex ingest`, and for whoever has points and doors of its own.
+
+    `signers` may grow while it runs. Raises InUse, LogBroken.
+    """
+    log = Log(data, origin, segment_bytes)
+    try:
+        tables = Tables(data / "tables", log)
+        running = Running(origin, lines)
+        running.intake = Intake(log, tables, signers, clock, running.failed)
+    except BaseException:
+        log.close()
+        raise
+    return running
+
+
+class Running:
+    """A running ingest, as its doors see it."""
+
+    intake: Intake
+
+    def __init__(self, origin: str, lines: Lines | None) -> None:
+        self.origin, self.tenant = origin, origin.split("/")[1]
+        self.buckets = BUCKETS
+        self._lines = lines
+
+    @property
+    def counts(self) -> Any:
+        return self.intake.counts
+
+    def failed(self, fault: BaseException) -> None:
+        if self._lines is not None:
+            self._lines.error("fault", error=type(fault).__name__, where=places(fault))
+
+    def submit(self, parts: Sequence[Part]) -> Future[Answer]:
+        return self.intake.submit(parts)
+
+    def note(self) -> str:
+        return self.intake.log.note
+
+    def key(self) -> str:
+        return str(self.intake.log.key)
+
+    def size(self) -> int:
+        return self.intake.log.size
+
+    def waiting(self) -> int:
+        return self.intake.waiting
+
+    def trouble(self) -> str:
+        return self.intake.alarm or ("" if self.intake.ready else "The ingest is stopping.")
+
+    def find(self, point: int, sequence: int) -> int | None:
+        return self.intake.log.find(point, sequence)
+
+    def owner_of(self, point: int) -> str | None:
+        row = self.intake.signers.row(point)
+        return None if row is None else self.intake.signers.owners[row]
+
+    def owner(self, leaf: int) -> str:
+        found = self.intake.log.read(leaf, 1) if leaf < self.size() else []
+        if not found:
+            raise NotFound("There is no such message here.", "Ask for one that was acknowledged.")
+        _, kind, _, signer, _, _ = HEADER.unpack_from(found[0])
+        row = self.intake.signers.row(signer, kind in (2, 4))
+        return "" if row is None else self.intake.signers.owners[row]
+
+    def inclusion(self, leaf: int, size: int) -> list[bytes]:
+        return self.intake.log.inclusion(leaf, size)
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        return self.intake.log.consistency(old, new)
+
+    def certificate(self, leaves: Sequence[int], older: Sequence[int]) -> bytes:
+        return encode(certificate(self.intake.log, self.intake.signers, leaves, older))
+
+    def live(self, points: Sequence[int], owners: frozenset[str] | None) -> list[Any]:
+        return self.intake.live.last(points, owners)
+
+    def close(self) -> None:
+        self.intake.close()

@@ -1,0 +1,234 @@
+"""The buffer of a device on a disk that forgets: no number for two messages, nothing gone without being named."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from coflex.adapters.field.buffer import LEAST_BYTES, DiskBroken, NoRoom, Outbox, sequence_of
+from coflex.adapters.field.disk import FolderDisk
+from coflex.domain.errors import CoflexError
+from coflex.evidence.message import Kind, seal
+from support.field_disk import CutDisk
+
+pytestmark = pytest.mark.spec("ACT-02")
+
+
+def message(sequence: int, text: bytes) -> bytes:
+    return seal(lambda data: bytes(64), Kind.MEASUREMENT, 7, sequence, 1000 * sequence, text)
+
+
+def anew(old: bytes, number: int) -> bytes:
+    return message(number, old[24:-64])
+
+
+class BufferMachine(RuleBasedStateMachine):
+    """A device and its platform: what was handed out may have been sent, and the platform knows all that was sent.
+
+    `sent`: by number, all that ever left. `kept`: texts that were appended, in order; `known`: the platform has them.
+    """
+
+    @initialize(seed=st.integers(0, 1 << 30))
+    def begin(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.disk = CutDisk()
+        self.images: list[tuple[CutDisk, list[bytes]]] = []
+        self.sent: dict[int, bytes] = {}
+        self.kept: list[bytes] = []
+        self.count = 0
+        self.start()
+
+    def start(self) -> None:
+        self.outbox = Outbox(self.disk, LEAST_BYTES)
+        self.opened = False
+
+    def known(self) -> int:
+        return max(self.sent, default=0)
+
+    @rule(size=st.integers(0, 3000), many=st.integers(1, 4))
+    def append(self, size: int, many: int) -> None:
+        for _ in range(many):
+            self.count += 1
+            text = self.count.to_bytes(4, "little") + bytes(size)
+            self.outbox.append(message(self.outbox.last + 1, text), held=not self.opened)
+            self.kept.append(text)
+
+    @rule(most=st.integers(0, 5000))
+    def send(self, most: int) -> None:
+        """What may leave does; so does the hello, whose answer opens the rest."""
+        hello = self.outbox.hello()
+        for one in [*([hello] if hello else []), *self.outbox.pending(0, most)]:
+            assert self.sent.setdefault(sequence_of(one), one) == one, "a number was used for two messages"
+
+    @rule()
+    def answer(self) -> None:
+        """The platform says through which number it knows the device."""
+        known = self.known()
+        if known > self.outbox.last or (not self.opened and known > self.last_left()):
+            self.outbox.raise_above(known, anew)
+        self.outbox.release()
+        self.opened = True
+
+    def last_left(self) -> int:
+        return self.outbox.last - self.outbox.held
+
+    @rule(back=st.integers(0, 5))
+    def acknowledge(self, back: int) -> None:
+        through = min(self.known() - back, self.last_left())
+        if self.opened and through > 0:
+            self.outbox.acknowledge(through)
+
+    @rule()
+    def note(self) -> None:
+        self.outbox.note(count=self.count)
+        self.noted = self.count
+
+    @rule()
+    def kill(self) -> None:
+        self.start()
+
+    @rule()
+    def cut(self) -> None:
+        self.disk.cut(self.chance)
+        self.start()
+
+    @rule()
+    def image(self) -> None:
+        self.images.append((self.disk.copy(), list(self.kept)))
+
+    @rule()
+    def restore(self) -> None:
+        if self.images:
+            disk, self.kept = self.chance.choice(self.images)
+            self.disk, self.kept = disk.copy(), list(self.kept)
+            self.noted = None
+            self.start()
+
+    @invariant()
+    def nothing_is_gone_unnamed(self) -> None:
+        """All that was kept is in the buffer, or acknowledged, or its number is named lost."""
+        pending = {one[24:-64] for one in self.outbox._pending.values()}
+        arrived = {one[24:-64] for one in self.sent.values()}
+        lost = sum(last - first + 1 for first, last in self.outbox.lost)
+        missing = [text for text in self.kept if text not in pending and text not in arrived]
+        assert len(missing) <= lost
+        assert self.outbox.damaged == 0
+
+    @invariant()
+    def numbers_rise_and_the_disk_is_bounded(self) -> None:
+        numbers = list(self.outbox._pending)
+        assert numbers == sorted(set(numbers))
+        assert self.outbox.size_bytes <= LEAST_BYTES + LEAST_BYTES // 8 + 20_000
+
+    @invariant()
+    def notes_stay(self) -> None:
+        if getattr(self, "noted", None) is not None:
+            assert self.outbox.notes["count"] >= self.noted
+
+
+BufferMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBuffer = BufferMachine.TestCase
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def filled(disk: CutDisk, count: int, size: int = 100) -> Outbox:
+    outbox = Outbox(disk, LEAST_BYTES)
+    for number in range(outbox.last + 1, outbox.last + 1 + count):
+        outbox.append(message(number, bytes(size)), held=False)
+    return outbox
+
+
+def test_messages_leave_in_order_and_go_once_they_are_acknowledged() -> None:
+    outbox = filled(CutDisk(), 5)
+    assert [sequence_of(one) for one in outbox.pending(0, 400)] == [1, 2]
+    assert [sequence_of(one) for one in outbox.pending(3, 10)] == [4]
+    outbox.acknowledge(4)
+    assert [sequence_of(one) for one in outbox.pending(0, 10_000)] == [5]
+    outbox.acknowledge(5)
+    assert outbox.pending(0, 1) == [] and sequence_of(outbox.hello()) == 5
+
+
+def test_a_full_buffer_loses_the_oldest_and_says_which() -> None:
+    outbox = filled(CutDisk(), 1000)
+    pending = [sequence_of(one) for one in outbox.pending(0, 10**9)]
+    assert outbox.lost == ((1, pending[0] - 1),) and pending == list(range(pending[0], 1001))
+    again = Outbox(outbox._disk, LEAST_BYTES)
+    assert (again.lost[0][0], again.damaged, again.last) == (1, 0, 1000)
+    assert again.lost[0][1] + len(again) == 1000
+
+
+def test_a_device_whose_disk_is_an_old_copy_takes_no_number_again() -> None:
+    disk = CutDisk()
+    filled(disk, 10)
+    image = disk.copy()
+    filled(disk, 10)  # 11 to 20 are sent
+    outbox = Outbox(image, LEAST_BYTES)
+    outbox.append(message(11, b"new"), held=True)
+    assert [sequence_of(one) for one in outbox.pending(0, 10**6)] == list(range(1, 11))
+    outbox.raise_above(20, anew)
+    assert outbox.pending(0, 10**6) == [message(21, b"new")]
+    assert Outbox(image, LEAST_BYTES).pending(0, 10**6) == [message(21, b"new")]
+
+
+def test_a_rotten_record_is_named() -> None:
+    disk = CutDisk()
+    filled(disk, 40, size=200)
+    first = disk.names()[0]
+    held = bytearray(disk.files[first].synced)
+    held[len(held) // 2] ^= 1
+    disk.files[first].synced = bytes(held)
+    outbox = Outbox(disk, LEAST_BYTES)
+    pending = {sequence_of(one) for one in outbox.pending(0, 10**6)}
+    named = {number for first, last in outbox.lost for number in range(first, last + 1)}
+    assert outbox.damaged == len(named) > 0
+    assert pending | named == set(range(1, outbox.last + 1)) and not pending & named
+
+
+def test_a_full_disk_refuses_and_takes_again_when_there_is_room() -> None:
+    disk = CutDisk()
+    outbox = filled(disk, 3)
+    disk.room = 50
+    for _ in range(3):
+        with pytest.raises(NoRoom, match="Make room"):
+            outbox.append(message(4, b"four"), held=False)
+    disk.room = None
+    outbox.append(message(4, b"4"), held=False)
+    assert [one[24:-64] for one in Outbox(disk, LEAST_BYTES).pending(3, 10**6)] == [b"4"]
+
+
+def test_after_a_failed_sync_nothing_more_is_taken() -> None:
+    disk = CutDisk()
+    outbox = filled(disk, 3)
+    disk.sync_fails = True
+    with pytest.raises(DiskBroken):
+        outbox.append(message(4, b"four"), held=False)
+    disk.sync_fails = False
+    with pytest.raises(DiskBroken):
+        outbox.append(message(4, b"other"), held=False)
+
+
+def test_a_number_that_does_not_follow_and_a_tiny_limit_are_refused() -> None:
+    outbox = filled(CutDisk(), 2)
+    with pytest.raises(CoflexError, match="does not follow"):
+        outbox.append(message(4, b""), held=False)
+    with pytest.raises(CoflexError, match="too small"):
+        Outbox(CutDisk(), 100)
+
+
+def test_the_same_on_a_real_folder(tmp_path: Path) -> None:
+    outbox = Outbox(FolderDisk(tmp_path / "buffer"), LEAST_BYTES)
+    for number in range(1, 50):
+        outbox.append(message(number, bytes(150)), held=False)
+    outbox.acknowledge(30)
+    outbox.note(who="me")
+    outbox.close()
+    again = Outbox(FolderDisk(tmp_path / "buffer"), LEAST_BYTES)
+    assert [sequence_of(one) for one in again.pending(0, 10**6)] == list(range(31, 50))
+    assert again.notes == {"who": "me"}
