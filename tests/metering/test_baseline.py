@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,7 +17,7 @@ from coflex.domain.errors import CoflexError, OutsideAxis, Refused
 from coflex.domain.quantity import Floats
 from coflex.domain.series import Series
 from coflex.domain.time import Axis, delivery_day
-from coflex.metering.baseline import (
+from coflex.metering.baselines import (
     Adjust,
     MeterBefore,
     Nominated,
@@ -42,6 +42,9 @@ sizes = st.sampled_from([(1, 1), (1, 5), (3, 5), (5, 7), (7, 7), (2, 6)])
 adjustments = st.builds(
     SameDay, kind=st.sampled_from(Adjust), quarters=st.integers(1, 12), gap=st.integers(4, 8), cap=st.floats(0, 0.5)
 )
+
+# How long a machine takes is no matter of these laws.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def all_days(history: Floats) -> np.ndarray:
@@ -75,6 +78,7 @@ def test_a_generator_is_ranked_by_what_it_feeds_in_and_ties_go_to_the_more_recen
     assert x_of_y(history, all_days(history), EVENT, None, 0, XofY(1, 5, Pick.LOW)).days == (4,)
 
 
+@CALM
 @given(histories, sizes)
 def test_high_is_at_least_mid_is_at_least_low_in_the_units_own_direction(
     history: Floats, size: tuple[int, int]
@@ -90,6 +94,7 @@ def test_high_is_at_least_mid_is_at_least_low_in_the_units_own_direction(
 
 
 @pytest.mark.spec("SET-01")
+@CALM
 @given(histories, todays, todays, st.integers(-4, QUARTERS), adjustments)
 def test_no_adjustment_sees_what_was_metered_after_notice_or_in_the_hour_before_the_event(
     history: Floats, today: Floats, other: Floats, notice: int, adjustment: SameDay
@@ -104,6 +109,7 @@ def test_no_adjustment_sees_what_was_metered_after_notice_or_in_the_hour_before_
     assert first.known_at <= blind
 
 
+@CALM
 @given(histories, todays, adjustments)
 def test_an_adjustment_stays_within_its_cap(history: Floats, today: Floats, adjustment: SameDay) -> None:
     plain = x_of_y(history, all_days(history), EVENT, None, 24, XofY(3, 5)).values
@@ -112,6 +118,7 @@ def test_an_adjustment_stays_within_its_cap(history: Floats, today: Floats, adju
     assert moved <= adjustment.cap * abs(plain[EVENT].mean()) + 1e-6
 
 
+@CALM
 @given(histories, todays, st.sampled_from([2.0, 0.5, 8.0, -1.0]), adjustments)
 def test_scaled_or_mirrored_power_gives_the_scaled_or_mirrored_baseline(
     history: Floats, today: Floats, factor: float, adjustment: SameDay
@@ -153,6 +160,7 @@ def test_a_ratio_to_nothing_makes_no_adjustment() -> None:
     assert x_of_y(history, all_days(history), EVENT, np.ones(QUARTERS), 24, method).adjustment is None
 
 
+@CALM
 @given(histories, st.integers(0, DAYS))
 def test_fewer_than_x_days_give_no_numbers_and_days_with_gaps_do_not_count(history: Floats, broken: int) -> None:
     history[:broken, 3] = np.nan
@@ -189,6 +197,7 @@ def test_meter_before_says_so_when_a_window_is_not_whole() -> None:
         assert np.isnan(result.values).all()
 
 
+@CALM
 @given(todays)
 def test_a_nomination_is_its_own_baseline_and_known_beforehand(nomination: Floats) -> None:
     result = nominated(nomination)
