@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 
 from coflex.domain.activation import SetPoint
 from coflex.domain.errors import CoflexError
 from coflex.domain.reading import Quality
 from coflex.domain.statement import SettlementLine
 from coflex.settlement.allocation import fill
-from coflex.settlement.penalty import deficiency_kwh, penalty_eur
-from coflex.settlement.rules import Response, SettlementRule
+from coflex.settlement.judgement import Outcome, judge, limited_prefix
+from coflex.settlement.penalty import penalty_eur
+from coflex.settlement.rules import SettlementRule
 
 QUARTER_HOUR = Decimal("0.25")
-ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,6 @@ class Metered:
     baseline_kwh: Decimal
     measured_kwh: Decimal
     quality: Quality = Quality.MEASURED
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """The judgement on a whole order, kWh unsigned."""
-
-    delivered: Decimal
-    paid: Decimal
-    deficient: Decimal
-    remark: str
 
 
 def settle_line(
@@ -89,7 +79,7 @@ def settle(
     outcome = _judge(point, metered, rule, limited)
     delivered = fill(outcome.delivered, ordered)
     paid = fill(outcome.paid, ordered)
-    deficient = fill(outcome.deficient, ordered[::-1])[::-1]
+    deficient = fill(outcome.deficient + outcome.surplus, ordered[::-1])[::-1]
     return tuple(
         SettlementLine(
             unit=point.unit,
@@ -123,49 +113,10 @@ def _check_fit(point: SetPoint, steps: Sequence[Step]) -> None:
         )
 
 
-def _judge(point: SetPoint, metered: Metered, rule: SettlementRule, limited: bool) -> _Outcome:
+def _judge(point: SetPoint, metered: Metered, rule: SettlementRule, limited: bool) -> Outcome:
     """What of the whole order was delivered, is paid and is missing beyond the tolerance, and why."""
-    prefix = (
-        f"limited by the system operator from {point.awarded_kw} to {point.ordered_kw} kW, "
-        "no penalty for the limited part; "
-        if limited
-        else ""
-    )
-    ordered = point.ordered_kw * QUARTER_HOUR
-    if metered.quality is Quality.MISSING:
-        return _Outcome(ZERO, ZERO, ZERO, prefix + "no reading: nothing paid, nothing penalised until one arrives")
-    if not ordered:
-        return _Outcome(ZERO, ZERO, ZERO, prefix + "nothing ordered")
-    response = point.direction.sign * (metered.measured_kwh - metered.baseline_kwh)
-    delivered = max(ZERO, response)
-    deficient = deficiency_kwh(rule, ordered, response)
-    as_ordered = rule.response == Response.REQUESTED and not deficient
-    paid = ordered if as_ordered else rule.paid_kwh(ordered, delivered)
-    return _Outcome(delivered, paid, deficient, prefix + _remark(rule, ordered, response, deficient))
-
-
-def _remark(rule: SettlementRule, ordered: Decimal, response: Decimal, deficient: Decimal) -> str:
-    """The judgement in words."""
-    share = _percent(response, ordered)
-    said = f"delivered {share} % of the order"
-    if response == ordered:
-        return "delivered as ordered"
-    if response > ordered:
-        surplus = "paid as ordered" if rule.response == Response.REQUESTED else "the surplus is not paid"
-        above_order = rule.response == Response.METERED and rule.paid_kwh(ordered, response) > ordered
-        return f"{said}; " + ("the surplus is paid up to the cap" if above_order else surplus)
-    if response < 0:
-        said = "moved against the order"
-    short = f"{100 - max(ZERO, share)} % short"
-    if deficient:
-        beyond = f" beyond the tolerance of {_percent(rule.tolerance, Decimal(1))} %" if rule.tolerance else ""
-        charged = "penalised" if rule.penalty_share or rule.penalty_eur_mwh else "not paid"
-        return f"{said}; {short}, {charged}{beyond}"
-    inside = "paid as ordered" if rule.response == Response.REQUESTED else "not penalised"
-    return f"{said}; {short}, inside the tolerance of {_percent(rule.tolerance, Decimal(1))} %, {inside}"
-
-
-def _percent(part: Decimal, whole: Decimal) -> Decimal:
-    """A share in percent with one decimal at most, cut off so that 99.96 never reads as all."""
-    share = (100 * part / whole).quantize(Decimal("0.1"), ROUND_DOWN)
-    return share.to_integral_value() if share == share.to_integral_value() else share
+    prefix = limited_prefix(point.awarded_kw, point.ordered_kw, "kW") if limited else ""
+    response = None
+    if metered.quality is not Quality.MISSING:
+        response = point.direction.sign * (metered.measured_kwh - metered.baseline_kwh)
+    return judge(rule, point.ordered_kw * QUARTER_HOUR, response, prefix)

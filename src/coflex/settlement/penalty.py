@@ -1,4 +1,4 @@
-"""Penalties: how much of an order was missed beyond the tolerance, and what that costs the provider."""
+"""Penalties: by how much an order was missed beyond the tolerance, and what that costs the provider."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ def deficiency_kwh(rule: SettlementRule, ordered_kwh: Decimal, response_kwh: Dec
     """
     counted = response_kwh if rule.opposite_counts else max(Decimal(0), response_kwh)
     return max(Decimal(0), ordered_kwh * (1 - rule.tolerance) - counted)
+
+
+def surplus_kwh(rule: SettlementRule, ordered_kwh: Decimal, response_kwh: Decimal) -> Decimal:
+    """Delivery beyond the order and the tolerance, where the rule punishes it; zero otherwise."""
+    if not rule.two_sided:
+        return Decimal(0)
+    return max(Decimal(0), response_kwh - ordered_kwh * (1 + rule.tolerance))
 
 
 def penalty_eur(rule: SettlementRule, price_eur_mwh: Decimal, deficient_kwh: Decimal) -> Decimal:

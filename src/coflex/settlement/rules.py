@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
 from itertools import pairwise
 
@@ -34,6 +34,7 @@ class SettlementRule:
     size of the award's price; `penalty_eur_mwh`, where given, stands in its place as a fixed price.
     `payment`: points (delivered share, paid share), straight between them and flat outside; empty pays what is
     delivered. `cap`: most that is paid. `opposite_counts`: a move against the order adds to the shortfall.
+    `two_sided`: what is delivered beyond the order and the tolerance is punished like a shortfall.
     Raises Refused with every fault.
     """
 
@@ -44,6 +45,7 @@ class SettlementRule:
     payment: PaymentTable = ()
     cap: Decimal = Decimal(1)
     opposite_counts: bool = False
+    two_sided: bool = False
 
     def __post_init__(self) -> None:
         refuse("Settlement rule", self._findings())
@@ -73,7 +75,9 @@ class SettlementRule:
             return self.payment[0][1] * ordered
         for (x0, y0), (x1, y1) in pairwise(self.payment):
             if delivered <= x1 * ordered:
-                return y0 * ordered + (delivered - x0 * ordered) * (y1 - y0) / (x1 - x0)
+                step = (delivered - x0 * ordered) * (y1 - y0) / (x1 - x0)
+                # Cut off where every engine of a city cuts off, so that all give the same cents.
+                return y0 * ordered + step.quantize(Decimal("1e-7"), ROUND_DOWN)
         return self.payment[-1][1] * ordered
 
 

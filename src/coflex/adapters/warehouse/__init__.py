@@ -1,0 +1,1 @@
+"""Queries over many points, written once, on the engine that is chosen here."""

@@ -1,0 +1,60 @@
+"""DuckDB in the process: the engine of one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coflex.adapters.warehouse.engine import Columns, parquet_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class DuckDriver:
+    """A connection of its own. `file` empty: in memory, spilling to `room` beyond `memory_gib`."""
+
+    dialect = "duckdb"
+    quote = '"'
+    text = "text"
+
+    def __init__(self, file: str, threads: int | None, memory_gib: float | None, room: Path | None) -> None:
+        import duckdb
+
+        settings: dict[str, str | bool | int | float | list[str]] = {}
+        if threads is not None:
+            settings["threads"] = threads
+        if memory_gib is not None:
+            settings["memory_limit"] = f"{memory_gib}GiB"
+        if room is not None:
+            settings["temp_directory"] = str(room)
+        self._connection = duckdb.connect(file or ":memory:", config=settings)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        # No answer depends on the order of rows, and keeping it costs memory.
+        self._connection.execute("SET preserve_insertion_order = false")
+        # Standard output belongs to the answer.
+        self._connection.execute("SET enable_progress_bar = false")
+
+    def take(self, name: str, columns: Columns, files: Path) -> None:
+        chosen = ", ".join(f'"{column}"' for column in columns)
+        given = ", ".join(_text(str(file)) for file in parquet_files(files))
+        self._connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {chosen} FROM read_parquet([{given}])')
+
+    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
+        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS {queries[0]}')
+        for sql in queries[1:]:
+            self._connection.execute(f'INSERT INTO "{name}" {sql}')
+
+    def drop(self, name: str) -> None:
+        self._connection.execute(f'DROP TABLE IF EXISTS "{name}"')
+
+    def rows(self, columns: Columns, sql: str) -> pa.Table:
+        return self._connection.execute(sql).to_arrow_table()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

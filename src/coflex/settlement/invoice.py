@@ -1,0 +1,279 @@
+"""Invoices: what one party owes another in a settlement period, with numbers that have no gap, issued from data alone.
+
+A seller bills a customer once a period and run: what it is owed, less penalties and claw-back. Where that is below zero
+it is a credit note. The cents on the account of roundings are on accounts alone: nobody is sent a bill for them.
+Amounts are whole cents and re-add: lines to positions, positions to the net sum, that and the tax to the gross sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+
+from coflex.domain.errors import Finding, refuse
+from coflex.domain.statement import Cause, Line, Measure
+
+
+class Kind(StrEnum):
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
+
+
+class Category(StrEnum):
+    """How value added tax treats an invoice (UNCL 5305): standard rate, reverse charge, outside the scope of tax."""
+
+    STANDARD = "S"
+    REVERSE = "AE"
+    OUTSIDE = "O"
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A party as invoices name it. `country`: ISO 3166-1, two letters.
+
+    `vat_percent`: the rate at which it sells; None: it does not charge the tax. `reverse_charge`: as a customer it owes
+    the tax itself. `endpoint`: electronic address for UBL, as `0211:IT12345678901`. `prefix`: of its invoice numbers,
+    its id if empty.
+    """
+
+    id: str
+    name: str
+    street: str
+    city: str
+    postcode: str
+    country: str
+    vat_id: str = ""
+    vat_percent: Decimal | None = None
+    reverse_charge: bool = False
+    iban: str = ""
+    endpoint: str = ""
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tax:
+    """The tax of a whole invoice; `note`: why none is charged."""
+
+    category: Category
+    percent: Decimal
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Lines of one cause, rule and unit together. `cents` as the invoice counts (a credit note: what is given back).
+    `corrects`: numbers of the invoices that billed what these lines correct."""
+
+    number: int
+    text: str
+    cause: Cause
+    unit: str
+    quantity: Decimal
+    measure: Measure
+    cents: int
+    lines: int
+    corrects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """An invoice or credit note with every line it stands on. All cents as the document counts, net never negative."""
+
+    number: str
+    kind: Kind
+    seller: Details
+    customer: Details
+    period: str
+    issued: date
+    due: date
+    positions: tuple[Position, ...]
+    net_cents: int
+    tax: Tax
+    tax_cents: int
+    gross_cents: int
+    lines: tuple[Line, ...]
+
+    @property
+    def sign(self) -> int:
+        """+1 for an invoice, -1 for a credit note: line cents times this are the document's."""
+        return 1 if self.kind is Kind.INVOICE else -1
+
+    @property
+    def corrects(self) -> tuple[str, ...]:
+        """The invoices that this one corrects."""
+        return tuple(sorted({number for one in self.positions for number in one.corrects}))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What issuing needs to know beside the lines: the date, and the days until payment."""
+
+    issued: date
+    due_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The invoices of a run, and the number that each seller gives next."""
+
+    invoices: tuple[Invoice, ...]
+    next_numbers: Mapping[str, int]
+
+
+TEXTS = {
+    Cause.ACTIVATION: "Energy delivered",
+    Cause.PENALTY: "Penalty for energy not delivered as ordered",
+    Cause.FEE: "Platform fee",
+    Cause.AVAILABILITY: "Capacity held ready",
+    Cause.CLAW_BACK: "Claw-back of capacity not ready or not delivered",
+    Cause.OWNER: "Owner's share",
+    Cause.COMPENSATION: "Compensation for transferred energy",
+}
+
+
+def issue(
+    lines: Iterable[Line],
+    parties: Mapping[str, Details],
+    period: str,
+    terms: Terms,
+    next_numbers: Mapping[str, int],
+    billed: Mapping[str, str] | None = None,
+) -> Issued:
+    """One invoice or credit note for each seller and customer with anything but zeros between them.
+
+    next_numbers: the number that each seller gives next, 1 for one not named. billed: the invoice on which each charge
+    (by its root) was billed before, so that corrections refer to it: see `billed_on`.
+    Guarantees: numbers of a seller follow each other without a gap, by customer; any order of the lines gives the same.
+    Raises Refused with every party that lacks what its invoices need.
+    """
+    pairs: dict[tuple[str, str], list[Line]] = {}
+    for line in sorted(lines, key=lambda one: (one.charge.start, one.charge.id)):
+        if line.charge.cause is not Cause.ROUNDING:
+            pairs.setdefault((line.charge.seller, line.charge.customer), []).append(line)
+    wanted = {pair: mine for pair, mine in sorted(pairs.items()) if any(line.cents for line in mine)}
+    refuse("Invoices", _faults(wanted, parties))
+    numbers = dict(next_numbers)
+    invoices = []
+    for (seller, customer), mine in wanted.items():
+        number = numbers.get(seller, 1)
+        numbers[seller] = number + 1
+        named = f"{parties[seller].prefix or seller}-{number:06d}"
+        blank = _blank(named, parties[seller], parties[customer], period, terms)
+        invoices.append(_filled(blank, mine, billed or {}))
+    return Issued(tuple(invoices), dict(sorted(numbers.items())))
+
+
+def billed_on(invoices: Iterable[Invoice]) -> dict[str, str]:
+    """The invoice on which each charge was billed first, by the charge's root."""
+    found: dict[str, str] = {}
+    for invoice in sorted(invoices, key=lambda one: (one.issued, one.number)):
+        for line in invoice.lines:
+            found.setdefault(line.charge.root, invoice.number)
+    return found
+
+
+def tax_of(seller: Details, customer: Details) -> Tax:
+    """How the tax treats what a seller bills a customer; the same for all lines of an invoice."""
+    if seller.vat_percent is None:
+        return Tax(Category.OUTSIDE, Decimal(0), "Not subject to value added tax")
+    if customer.reverse_charge:
+        note = "Reverse charge: the customer owes the tax (Directive 2006/112/EC, articles 194 to 199b)"
+        return Tax(Category.REVERSE, Decimal(0), note)
+    return Tax(Category.STANDARD, seller.vat_percent)
+
+
+def tax_cents(net_cents: int, tax: Tax) -> int:
+    """The tax on a net sum, rounded once, half up (EN 16931, BR-CO-17)."""
+    return int((net_cents * tax.percent / 100).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def misadded(invoice: Invoice) -> Iterator[Finding]:
+    """Every sum of an invoice that does not re-add to the cent."""
+    place = f"invoice {invoice.number}"
+    sums = (
+        ("lines", invoice.sign * sum(line.cents for line in invoice.lines), invoice.net_cents),
+        ("positions", sum(one.cents for one in invoice.positions), invoice.net_cents),
+        ("tax", tax_cents(invoice.net_cents, invoice.tax), invoice.tax_cents),
+        ("net and tax", invoice.net_cents + invoice.tax_cents, invoice.gross_cents),
+    )
+    for name, found, told in sums:
+        if found != told:
+            yield Finding(place, "misadded", f"Its {name} come to {found}, and it says {told}; have it issued anew.")
+    made = _positions(invoice.lines, invoice.sign, {})
+    if [_counted(one) for one in made] != [_counted(one) for one in invoice.positions]:
+        yield Finding(place, "misadded", "Its positions are not the sums of its lines; have it issued anew.")
+    if invoice.tax != tax_of(invoice.seller, invoice.customer):
+        yield Finding(place, "wrong_tax", "Its tax is not that of its seller and customer; have it issued anew.")
+
+
+def _counted(position: Position) -> tuple[object, ...]:
+    return position.number, position.text, position.quantity, position.cents, position.lines
+
+
+def _blank(number: str, seller: Details, customer: Details, period: str, terms: Terms) -> Invoice:
+    due = terms.issued + timedelta(days=terms.due_days)
+    tax = tax_of(seller, customer)
+    return Invoice(number, Kind.INVOICE, seller, customer, period, terms.issued, due, (), 0, tax, 0, 0, ())
+
+
+def _filled(blank: Invoice, lines: Sequence[Line], billed: Mapping[str, str]) -> Invoice:
+    net = sum(line.cents for line in lines)
+    kind = Kind.INVOICE if net >= 0 else Kind.CREDIT_NOTE
+    sign = 1 if net >= 0 else -1
+    tax = tax_cents(sign * net, blank.tax)
+    return replace(
+        blank,
+        kind=kind,
+        positions=_positions(lines, sign, billed),
+        net_cents=sign * net,
+        tax_cents=tax,
+        gross_cents=sign * net + tax,
+        lines=tuple(lines),
+    )
+
+
+def _positions(lines: Sequence[Line], sign: int, billed: Mapping[str, str]) -> tuple[Position, ...]:
+    """Lines together by cause, rule, unit, measure, and whether they correct others."""
+    groups: dict[tuple[str, str, str, str, bool], list[Line]] = {}
+    for line in lines:
+        one = line.charge
+        groups.setdefault((one.cause, one.rule, one.unit, one.measure, bool(one.corrects)), []).append(line)
+    return tuple(_position(number, groups[key], sign, billed) for number, key in enumerate(sorted(groups), start=1))
+
+
+def _position(number: int, lines: Sequence[Line], sign: int, billed: Mapping[str, str]) -> Position:
+    first = lines[0].charge
+    parts = [TEXTS[first.cause], *((f"unit {first.unit}",) if first.unit else ()), f"rule {first.rule}"]
+    text = ", ".join(parts)
+    corrected = {billed[line.charge.corrects] for line in lines if line.charge.corrects in billed}
+    return Position(
+        number=number,
+        text=f"Correction: {text}" if first.corrects else text,
+        cause=first.cause,
+        unit=first.unit,
+        quantity=sum((line.charge.quantity for line in lines), Decimal(0)),
+        measure=first.measure,
+        cents=sign * sum(line.cents for line in lines),
+        lines=len(lines),
+        corrects=tuple(sorted(corrected)),
+    )
+
+
+def _faults(pairs: Mapping[tuple[str, str], object], parties: Mapping[str, Details]) -> Iterator[Finding]:
+    for party in sorted({party for pair in pairs for party in pair}):
+        place = f"party {party}"
+        if party not in parties:
+            yield Finding(place, "unknown_party", "Its name and address are not given; add them.")
+        elif not all((parties[party].name, parties[party].city, parties[party].country)):
+            yield Finding(place, "incomplete", "Name, city and country stand on every invoice; add them.")
+    for seller, customer in pairs:
+        if seller not in parties or customer not in parties:
+            continue
+        category = tax_of(parties[seller], parties[customer]).category
+        if category is not Category.OUTSIDE and not parties[seller].vat_id:
+            yield Finding(f"party {seller}", "no_vat_id", "It charges value added tax; add its 'vat_id'.")
+        if category is Category.REVERSE and not parties[customer].vat_id:
+            yield Finding(f"party {customer}", "no_vat_id", "Reverse charge names the customer's 'vat_id'; add it.")
