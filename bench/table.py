@@ -11,7 +11,18 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("numpy", "scipy", "highspy", "clarabel", "power-grid-model", "pandapower", "simbench", "pypsa")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "highspy",
+    "clarabel",
+    "power-grid-model",
+    "pandapower",
+    "simbench",
+    "pypsa",
+    "duckdb",
+    "ibis-framework",
+)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,36 @@ class Application:
 
         return serve
 
+    def server(self) -> ModuleType:
+        """The HTTP server, for programs that serve something else than the platform."""
+        from coflex.adapters.web import server
+
+        return server
+
+    def chain(self) -> ModuleType:
+        """The contract on a chain that checkpoints are anchored in."""
+        from coflex.adapters.anchor import ethereum
+
+        return ethereum
+
+    def ingest(self) -> ModuleType:
+        """The ingest of measurements."""
+        from coflex import ingest
+
+        return ingest
+
+    def warehouse(self) -> ModuleType:
+        """Tables of a whole city, on an engine."""
+        from coflex.adapters.warehouse import city
+
+        return city
+
+    def device(self) -> ModuleType:
+        """Light nodes."""
+        from coflex import device
+
+        return device
+
     def __getattr__(self, name: str) -> Any:
         from coflex import app
 

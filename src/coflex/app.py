@@ -14,13 +14,17 @@ from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from zoneinfo import ZoneInfo
 
 from coflex.adapters.exchange.tables.case_folder import check_case, read_case, write_case
+from coflex.adapters.exchange.tables.day_files import write_baselines
 from coflex.adapters.exchange.tables.grid_folder import read_grid_folder
 from coflex.adapters.exchange.tables.outcomes import OutcomeFolder, read_offers
+from coflex.adapters.exchange.tables.readings import read_readings
 from coflex.adapters.exchange.tables.records import read_records
 from coflex.adapters.grids.door import read_grid
+from coflex.adapters.grids.profiles import HOLIDAYS, profile_readings
 from coflex.adapters.grids.simbench import ZONE, load_grid
 from coflex.adapters.store.memory import MemoryStore
 from coflex.adapters.store.sql import SqlStore
@@ -36,6 +40,12 @@ from coflex.grid.estimate import Measurement
 from coflex.grid.network import build
 from coflex.market.design import Design, SessionPlan, design_text, designs, load_design, read_design
 from coflex.market.engine import SessionState, upcoming
+from coflex.metering.baselines.compute import Asked
+from coflex.metering.baselines.compute import compute as compute_baseline
+from coflex.metering.baselines.document import MethodDocument
+from coflex.metering.baselines.record import BaselineRecord
+from coflex.metering.eligibility import UnitCalendar
+from coflex.metering.history import History, history_of
 from coflex.process.activate import Activated, activate
 from coflex.process.clear import Cleared, clear
 from coflex.process.day import Day, states
@@ -61,6 +71,9 @@ from coflex.simulation.devices import SimulatedDevices
 from coflex.simulation.providers import SimulatedProviders, nominate
 from coflex.simulation.study import COUPLED, NOTHING, DesignStudy, Document, places
 from coflex.simulation.tso import SimulatedTso
+
+if TYPE_CHECKING:
+    from coflex.delivery import Field
 
 STORE = "coflex.db"
 TIMINGS = "timings.json"
@@ -125,18 +138,25 @@ class Platform:
         return clear(self.day, self.store, session, session.closes)
 
     def activate(self) -> Activated:
-        return activate(self.day, self.store)
+        return activate(self.day, self.store, self._field)
 
     def measure(self) -> Measured:
         settings = self.case.settings
         devices = SimulatedDevices(self.day.units, settings.devices, settings.seed, self.case.axis)
-        return measure(self.day, self.store, devices)
+        return measure(self.day, self.store, devices, self._field)
 
     def settle(self) -> Settled:
         return settle(self.day, self.store)
 
     def report(self) -> Reported:
-        return report(self.day, self.store, OutcomeFolder(self.out, render))
+        return report(self.day, self.store, OutcomeFolder(self.out, render), self._field)
+
+    @property
+    def _field(self) -> Field:
+        """The simulated fleet and its log, beside the day's store."""
+        from coflex.delivery import LOG, Field
+
+        return Field(self.case, self.out / LOG)
 
     def sessions(self, progress: Progress, clear_last: bool = True) -> tuple[Planned | Cleared, ...]:
         """Plan and clear, session after session, to the end of the day; or until the last one is open."""
@@ -239,6 +259,34 @@ class Study:
     def optimal_power_flow(self, model: Literal["dc", "ac"]) -> FlowAnswer:
         with self.case.doubted():
             return optimal_power_flow(self.case, model)
+
+
+def baseline(
+    readings: Path, weather: Path | None, asked: Asked, document: MethodDocument, zone: ZoneInfo
+) -> BaselineRecord:
+    """The baseline of a unit in a table of readings. Raises Refused with the faults of the tables."""
+    read = read_readings(readings, weather)
+    return compute_baseline(read.series, zone, asked, document, read.temperature)
+
+
+def baselines_of_all(
+    folder: Path, asked: Asked, document: MethodDocument, zone: ZoneInfo, out: Path
+) -> tuple[int, int, int, Path]:
+    """The baselines of all points of a folder of days, written as a day of `out`: how many, how many of them could
+    not be made (NaN there), how many days were read for them, and the file."""
+    return write_baselines(folder, asked, document, zone, out)
+
+
+def history_of_readings(readings: Path, weather: Path | None, zone: ZoneInfo, calendar: UnitCalendar) -> History:
+    """The whole local days of a table of readings. Raises Refused with the faults of the tables."""
+    read = read_readings(readings, weather)
+    return history_of(read.series, read.kinds, zone, calendar, read.temperature)
+
+
+def history_of_grids(codes: Sequence[str]) -> History:
+    """A year of the profiles of SimBench grids, with German holidays. Raises CoflexError on an unknown grid."""
+    series, kinds = profile_readings(codes, Path("cases") / GRIDS)
+    return history_of(series, kinds, ZONE, UnitCalendar(holidays=HOLIDAYS))
 
 
 def study(grid: str, day: date | None, within_reach: bool = False) -> Study:

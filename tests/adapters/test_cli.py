@@ -68,7 +68,7 @@ def test_each_verb_says_what_it_does_and_shows_an_example(verb: str) -> None:
 def test_the_list_of_commands_is_the_list_of_verbs_and_what_serves() -> None:
     assert sorted(
         command.name or getattr(command.callback, "__name__", "") for command in commands.registered_commands
-    ) == sorted([*VERBS, "serve", "doctor"])
+    ) == sorted([*VERBS, "serve", "doctor", "ingest", "verify"])
 
 
 def test_help_imports_nothing_heavy() -> None:

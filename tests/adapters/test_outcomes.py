@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.spec("XCH-04")
 def test_a_folder_holds_tables_documents_and_the_page(tmp_path: Path) -> None:
-    made = OutcomeFolder(tmp_path / "out", page).publish(TABLES, {"kpis": {"b": 1, "a": [0.5]}}, {"title": "Día"})
+    made = OutcomeFolder(tmp_path / "out", page).publish(TABLES, {"kpis": {"b": 1, "a": [0.5]}}, {"title": "Día"}, {})
     assert made == tmp_path / "out" / "report.html"
     assert contents(tmp_path / "out") == {
         "rows.csv": b"id,kw\na,1\nb,2\n",
@@ -63,8 +63,8 @@ def test_a_folder_holds_tables_documents_and_the_page(tmp_path: Path) -> None:
 def test_publishing_again_replaces_the_files_and_leaves_others_alone(tmp_path: Path) -> None:
     (tmp_path / "coflex.db").write_bytes(b"store")
     folder = OutcomeFolder(tmp_path, page)
-    folder.publish(TABLES, {}, {"title": "old"})
-    folder.publish({"rows": Table(Row, (Row("c", 3),))}, {}, {"title": "new"})
+    folder.publish(TABLES, {}, {"title": "old"}, {})
+    folder.publish({"rows": Table(Row, (Row("c", 3),))}, {}, {"title": "new"}, {})
     found = contents(tmp_path)
     assert (found["rows.csv"], found["report.html"], found["coflex.db"]) == (b"id,kw\nc,3\n", b"<p>new</p>\n", b"store")
     assert not [name for name in found if name.startswith(".")]
@@ -72,15 +72,15 @@ def test_publishing_again_replaces_the_files_and_leaves_others_alone(tmp_path: P
 
 def test_what_cannot_be_written_leaves_every_file_as_it_was(tmp_path: Path) -> None:
     folder = OutcomeFolder(tmp_path, page)
-    folder.publish(TABLES, {"kpis": {"a": 1}}, {"title": "old"})
+    folder.publish(TABLES, {"kpis": {"a": 1}}, {"title": "old"}, {})
     before = contents(tmp_path)
     changed = {"rows": Table(Row, (Row("z", 9),))}
     with pytest.raises(CoflexError, match="'kpis' is no JSON"):
-        folder.publish(changed, {"kpis": {"a": float("nan")}}, {"title": "new"})
+        folder.publish(changed, {"kpis": {"a": float("nan")}}, {"title": "new"}, {})
     with pytest.raises(KeyError):
-        folder.publish(changed, {}, {"no title": "the page cannot be drawn"})
+        folder.publish(changed, {}, {"no title": "the page cannot be drawn"}, {})
     with pytest.raises(CoflexError):
-        folder.publish({"rows": Table(Row, (Row("", 9),))}, {}, {"title": "new"})
+        folder.publish({"rows": Table(Row, (Row("", 9),))}, {}, {"title": "new"}, {})
     assert contents(tmp_path) == before
 
 

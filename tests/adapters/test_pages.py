@@ -189,6 +189,15 @@ def full(day: date = date(2016, 7, 5), title: str = "A day") -> dict[str, Any]:
             "acting": [{"unit": "cu-1", "effect_per_kw": 1.9e-05}],
         }
     ]
+    report["trail"] = {
+        "unit": "cu-1", "provider": "fsp-1", "buyer": "dso", "start": axis[9],
+        "steps": [
+            {"step": "offer", "at": axis[1], "says": "up, from 50 EUR/MWh", "where": "offer-1"},
+            {"step": "payment", "at": None, "says": "1.25 EUR from dso to fsp-1", "where": "a | b"},
+        ],
+        "log": {"origin": "coflex/case/measurements", "size": 12, "key": "coflex/case/measurements+ab+cd"},
+        "certificate": "certificate.json",
+    }  # fmt: skip
     report["money"]["statements"] = [_statement("tso", "0.00", "3000.50", "-3000.50")]
     report["money"]["balance"] = {"paid": "3000.50", "received": "2940.49", "fees": "60.01", "difference": "0.00"}
     report["messages"] = {"total": 1575, "by_kind": [{"kind": "set_points", "count": 1575}]}
@@ -252,6 +261,7 @@ def empty(day: date = date(2016, 7, 5), title: str = "A day") -> dict[str, Any]:
             "missed": [],
             "failures": [],
         },
+        "trail": None,
         "money": {
             "statements": [],
             "by_session": [],
@@ -319,8 +329,14 @@ def test_the_content_security_policy_forbids_every_address(page: str) -> None:
 
 def test_every_section_has_its_heading_in_order(page: str) -> None:
     reader = _Reader(page)
-    assert [a["id"] for t, a in reader.tags if t == "section"] == list(SECTIONS)
+    sections = [a["id"] for t, a in reader.tags if t == "section"]
+    assert [one for one in sections if one != "trail"] == list(SECTIONS)
     assert [h for h in reader.headings if h in SECTIONS.values()] == list(SECTIONS.values())
+
+
+def test_one_award_is_followed_where_its_messages_were_logged() -> None:
+    drawn, plain = _Reader(render(full())), _Reader(render(empty()))
+    assert "Trail" in drawn.headings and "Trail" not in plain.headings
 
 
 def test_drawings_and_table_heads_are_labelled_for_people_who_do_not_see_them(page: str) -> None:

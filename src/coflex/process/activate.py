@@ -31,7 +31,7 @@ from coflex.market.ledger import assign
 from coflex.process.day import Day, states, told
 from coflex.process.lookups import ACTIVATED, free_power
 from coflex.process.operation import operation, unit_effects
-from coflex.process.ports import Store, Transaction
+from coflex.process.ports import Evidence, Store, Transaction
 
 # Rounds of looking and limiting until nothing that harms is left.
 ROUNDS = 4
@@ -52,8 +52,11 @@ class Activated:
     replaced_mwh: float
 
 
-def activate(day: Day, store: Store) -> Activated:
-    """Send the day's set points. Raises NotReady while a session is still to be cleared."""
+def activate(day: Day, store: Store, evidence: Evidence | None = None) -> Activated:
+    """Send the day's set points, as signed messages where `evidence` is kept.
+
+    Raises NotReady while a session is still to be cleared.
+    """
     axis = day.case.axis
     with store.transaction() as t:
         _ready(day, t)
@@ -66,6 +69,8 @@ def activate(day: Day, store: Store) -> Activated:
         t.add(extra)
         points = _setpoints(day, t, [*holdings, *extra], limits)
         t.add([*points, *limits, *replaced])
+        if evidence is not None:
+            evidence.order(points)
         t.put_document(ACTIVATED, {"setpoints": len(points)})
         _tell(day, t, points, limits, replaced)
     hours = axis.hours / 1000

@@ -22,6 +22,8 @@ from coflex.process.ports import Transaction
 STATES = ("forecast", "planned", "untouched", "actual")
 # The document that activation leaves behind, also on a day on which nothing was bought.
 ACTIVATED = "activated"
+# The document that tells where the log holds the day's set points and measurements.
+EVIDENCE = "evidence"
 
 
 def free_power(t: Transaction, source: SessionPlan, session: SessionPlan) -> tuple[Floats, Floats]:

@@ -18,9 +18,9 @@ from coflex.grid.assess import violations
 from coflex.grid.powerflow import GridState, solve
 from coflex.metering.quality import out_of_range, substitute
 from coflex.process.day import Day
-from coflex.process.lookups import ACTIVATED, planned_holdings
+from coflex.process.lookups import ACTIVATED, EVIDENCE, planned_holdings
 from coflex.process.operation import operation
-from coflex.process.ports import Devices, Store, Transaction
+from coflex.process.ports import Devices, Evidence, Metering, Store, Transaction
 
 # A unit is reported when it gave less than this share of its order.
 SHORT = 0.75
@@ -35,8 +35,10 @@ class Measured:
     violations: dict[str, int]
 
 
-def measure(day: Day, store: Store, devices: Devices) -> Measured:
+def measure(day: Day, store: Store, devices: Devices, evidence: Evidence | None = None) -> Measured:
     """Read every called unit over the day and assess the four states of the grid.
+
+    What meters tell as signed messages counts where `evidence` is kept, else what flowed.
 
     forecast: as each definitive part was foreseen; planned: with what was definitively bought; untouched: what would
     have come true without any activation; actual: what came true. Raises NotReady before set points are sent.
@@ -50,7 +52,10 @@ def measure(day: Day, store: Store, devices: Devices) -> Measured:
         untouched = day.unit_kw(day.truth(day.case.axis))
         flowed = devices.respond(points, untouched)
         called = sorted({point.unit for point in points})
-        readings = _readings(day, flowed, untouched, called)
+        told = None if evidence is None else evidence.collect(points, flowed)
+        readings = _readings(day, flowed if told is None else _in_rows(told.metered, flowed), untouched, called)
+        if told is not None:
+            t.put_document(EVIDENCE, _evidence(told, called))
         t.add(readings)
         t.put_series("actual", flowed)
         counts = _assess(day, t, flowed.values - untouched.values)
@@ -59,6 +64,28 @@ def measure(day: Day, store: Store, devices: Devices) -> Measured:
         dso, keeper = day.party(Role.DSO), day.party(Role.METERED_DATA_ADMINISTRATOR)
         t.event("readings", day.case.axis.end, keeper, dso, f"{len(readings)} readings of {len(called)} units")
     return Measured(len(readings), len(missed), counts)
+
+
+def _in_rows(metered: Series, flowed: Series) -> Series:
+    """What meters told, its rows in the order of what flowed."""
+    return Series(flowed.names, flowed.axis, np.stack([metered.row(name) for name in flowed.names]))
+
+
+def _evidence(told: Metering, called: Sequence[str]) -> dict[str, object]:
+    """Where the log holds what called units were told and told themselves."""
+    proof, rows = told.proof, {name: row for row, name in enumerate(told.metered.names)}
+    orders = [
+        {
+            "unit": unit,
+            "start": start.isoformat(),
+            "leaf": leaf,
+            "hops": [[hop.value, at.isoformat()] for hop, at in proof.hops.get((unit, start), ())],
+        }
+        for (unit, start), leaf in sorted(proof.orders.items(), key=lambda one: one[1])
+    ]
+    log = {"origin": proof.origin, "size": proof.size, "checkpoint": proof.checkpoint, "key": proof.key}
+    readings = {unit: told.leaves[rows[unit]].tolist() for unit in called}
+    return {**log, "orders": orders, "readings": readings}
 
 
 def _readings(day: Day, flowed: Series, untouched: Series, called: Sequence[str]) -> list[Reading]:

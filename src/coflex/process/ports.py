@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from coflex.domain.activation import SetPoint
+from coflex.domain.activation import Hop, SetPoint
 from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party
 from coflex.domain.product import Product
-from coflex.domain.quantity import Bools, Floats
+from coflex.domain.quantity import Bools, Floats, Ints
 from coflex.domain.series import Series
 from coflex.domain.time import Axis, delivery_day
 from coflex.domain.unit import ConnectionPoint, Group, Unit
@@ -182,6 +182,45 @@ class Devices(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """Where a day stands in a log of signed messages. `size` of the log `origin`, covered by the signed `checkpoint`;
+    `key` checks it. By unit and quarter-hour: the number of the set point's message, and which hop took it when."""
+
+    origin: str
+    size: int
+    checkpoint: str
+    key: str
+    orders: Mapping[tuple[str, datetime], int]
+    hops: Mapping[tuple[str, datetime], tuple[tuple[Hop, datetime], ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Metering:
+    """What meters told of a day: mean power in kW, injection positive, NaN where they told nothing. `leaves[i, t]`:
+    number in the log of the message that told it, -1 where none did."""
+
+    metered: Series
+    leaves: Ints
+    proof: Proof
+
+
+class Evidence(Protocol):
+    """The way of orders to the field and of measurements back, as signed messages in a log."""
+
+    def order(self, points: Sequence[SetPoint]) -> None:
+        """Send set points. Sending them again changes nothing."""
+        ...
+
+    def collect(self, points: Sequence[SetPoint], flowed: Series) -> Metering:
+        """What the meters of the units tell of what `flowed`; the same when asked again."""
+        ...
+
+    def certificate(self, leaves: Sequence[int]) -> bytes:
+        """Messages of the log with all that is needed to check them offline."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Table(Generic[R]):
     """Rows of one frozen dataclass; its fields are the columns, also where there is no row."""
@@ -194,9 +233,13 @@ class Publisher(Protocol):
     """Where the outcome of a day goes."""
 
     def publish(
-        self, tables: Mapping[str, Table[Any]], documents: Mapping[str, dict[str, Any]], report: dict[str, Any]
+        self,
+        tables: Mapping[str, Table[Any]],
+        documents: Mapping[str, dict[str, Any]],
+        report: dict[str, Any],
+        files: Mapping[str, bytes],
     ) -> Path:
-        """Put out tables and documents by name, and the page drawn from `report`: all of it or nothing.
+        """Put out tables and documents by name, the page drawn from `report`, and files as they are: all or nothing.
 
         Returns where the page is.
         """

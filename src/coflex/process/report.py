@@ -28,9 +28,9 @@ from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.market.design import SessionPlan
 from coflex.process.coupled import Coupled, coupled_market
 from coflex.process.day import Day
-from coflex.process.lookups import STATES, planned_holdings
+from coflex.process.lookups import EVIDENCE, STATES, planned_holdings
 from coflex.process.operation import OPERATION
-from coflex.process.ports import Event, Publisher, Store, Table, Transaction
+from coflex.process.ports import Event, Evidence, Publisher, Store, Table, Transaction
 from coflex.process.profile import sent_in
 from coflex.reporting import kpi, tables
 from coflex.reporting.delivery import Missed, activation_section, balance, money_section
@@ -39,7 +39,10 @@ from coflex.reporting.grid import StateView, grid_section, lights_section, stati
 from coflex.reporting.interface import Netting, netting
 from coflex.reporting.market import interface_section, merit_section, needs_section, session_view
 from coflex.reporting.outlook import forecast_section
+from coflex.reporting.trail import Followed, chosen, trail_section
 from coflex.settlement.statement import LineCents, book
+
+CERTIFICATE = "certificate.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,11 @@ class Reported:
     page: Path
 
 
-def report(day: Day, store: Store, publisher: Publisher) -> Reported:
-    """Put out the day's tables, indicators and page. Raises NotReady before the day is settled."""
+def report(day: Day, store: Store, publisher: Publisher, evidence: Evidence | None = None) -> Reported:
+    """Put out the day's tables, indicators and page, and the certificate of one award where `evidence` is kept.
+
+    Raises NotReady before the day is settled.
+    """
     with store.transaction() as t:
         if t.document("settlement") is None:
             raise NotReady("The day is not settled yet.", "Run coflex settle first.")
@@ -67,7 +73,11 @@ def report(day: Day, store: Store, publisher: Publisher) -> Reported:
         coupled = coupled_market(day, t)
     indicators = _indicators(past, coupled)
     listed = [asdict(one) for one in indicators]
-    page = publisher.publish(_tables(past), {"kpis": {"kpis": listed}}, _contents(past, listed))
+    followed = past.followed if evidence is not None else None
+    files = {}
+    if evidence is not None and followed is not None:
+        files[CERTIFICATE] = evidence.certificate((followed.order_leaf, followed.reading_leaf))
+    page = publisher.publish(_tables(past), {"kpis": {"kpis": listed}}, _contents(past, listed, followed), files)
     money = balance(past.statements)
     bought = {scope: sum(a.quantity_kw for a in past.awards_of(scope)) * past.hours / 1000 for scope in Scope}
     return Reported(
@@ -120,6 +130,7 @@ class _Past:
     planned_holdings: tuple[Holding, ...]
     settings: dict[str, Any]
     profiles: tuple[tables.ProfileLine, ...]
+    evidence: dict[str, Any]
 
     @property
     def hours(self) -> float:
@@ -136,6 +147,29 @@ class _Past:
     @cached_property
     def operators(self) -> dict[str, str]:
         return {"tso": self.day.party(Role.TSO), "dso": self.day.party(Role.DSO)}
+
+    @cached_property
+    def followed(self) -> Followed | None:
+        """One award's way from offer to payment, with its messages in the log; None where none was kept."""
+        found = chosen(self.lines, self.line_cents, self.awards, self.readings)
+        if found is None or not self.evidence:
+            return None
+        line, cents, award = found
+        here = line.unit, line.start
+        told = next(
+            one for one in self.evidence["orders"] if (one["unit"], one["start"]) == (here[0], here[1].isoformat())
+        )
+        return Followed(
+            offer=next(offer for offer in self.offers if (offer.session, offer.id) == (award.session, award.offer)),
+            award=award,
+            point=next(point for point in self.points if (point.unit, point.start) == here),
+            line=line,
+            cents=cents,
+            reading=next(reading for reading in self.readings if (reading.unit, reading.start) == here),
+            order_leaf=told["leaf"],
+            reading_leaf=self.evidence["readings"][line.unit][self.day.case.axis.position(line.start)],
+            hops=tuple((hop, datetime.fromisoformat(at)) for hop, at in told["hops"]),
+        )
 
     def scope(self, session: str) -> Scope:
         return self.plans[session].scope
@@ -202,6 +236,7 @@ def _read(day: Day, t: Transaction) -> _Past:
         outlooks=tuple((plan, series) for plan, series in outlooks if series is not None),
         planned_holdings=tuple(planned_holdings(t)),
         settings=t.document(OPERATION) or {},
+        evidence=t.document(EVIDENCE) or {},
         profiles=tuple(
             line
             for plan in day.plans
@@ -269,7 +304,7 @@ def _indicators(past: _Past, coupled: Coupled | None) -> list[kpi.Kpi]:
 # ---------------------------------------------------------------- the page
 
 
-def _contents(past: _Past, indicators: list[dict[str, Any]]) -> dict[str, Any]:
+def _contents(past: _Past, indicators: list[dict[str, Any]], followed: Followed | None) -> dict[str, Any]:
     """The contents of the page; every time in the market's zone."""
     day = past.day
     case, axis, zone = day.case, day.case.axis, day.case.zone
@@ -292,6 +327,7 @@ def _contents(past: _Past, indicators: list[dict[str, Any]]) -> dict[str, Any]:
         "activation": activation_section(
             axis, zone, past.operators, day.unit_by_id, past.points, past.limits, past.replaced, past.missed
         ),
+        "trail": None if followed is None else trail_section(followed, past.evidence, CERTIFICATE, zone),
         "money": money_section(
             past.statements,
             past.postings,

@@ -17,7 +17,7 @@ from coflex.domain.quantity import Floats
 from coflex.domain.reading import Reading
 from coflex.domain.statement import Posting, SettlementLine, Statement
 from coflex.domain.unit import Technology
-from coflex.metering.baseline import Adjust, Pick, SameDay, XofY, align_history, eligible_days, x_of_y
+from coflex.metering.baselines import Adjust, Pick, SameDay, XofY, align_history, eligible_days, x_of_y
 from coflex.metering.delivery import energy_kwh
 from coflex.process.day import Day, history_days, told
 from coflex.process.ports import Store, Transaction

@@ -14,7 +14,23 @@ from typing import Annotated, Any
 import typer
 
 from coflex import __version__
-from coflex.adapters.cli import compare, design, doctor, grid, screen, serve, store
+from coflex.adapters.cli import (
+    anchor,
+    baseline,
+    city,
+    compare,
+    design,
+    device,
+    doctor,
+    grid,
+    ingest,
+    screen,
+    serve,
+    settlement,
+    store,
+    verify,
+    witness,
+)
 from coflex.adapters.cli.command import Json, application, day_of
 from coflex.adapters.cli.world import Load, Platform
 
@@ -39,11 +55,19 @@ coflex = typer.Typer(
 cases = typer.Typer(help="Cases: a grid, its year, and who is connected to it.", no_args_is_help=True)
 coflex.add_typer(cases, name="case", short_help="Make a case.")
 coflex.add_typer(grid.grids, name="grid", short_help="Study a grid by itself.")
+coflex.add_typer(baseline.baselines, name="baseline", short_help="Compute and check baselines.")
 coflex.add_typer(design.designs, name="design", short_help="Check and draw market designs.")
 coflex.command(short_help="Compare market designs on one case.")(compare.compare)
 coflex.command(short_help="Serve the platform to several companies.")(serve.serve)
+coflex.add_typer(city.cities, name="city", short_help="Settle a whole city at once.")
+coflex.command(short_help="Take signed measurements and certify them.")(ingest.ingest)
+coflex.add_typer(device.devices, name="device", short_help="Run light nodes and fleets of them.")
 coflex.command(short_help="Look whether machine and store are in order.")(doctor.doctor)
 coflex.add_typer(store.stores, name="store", short_help="Copy, upgrade and prove the service's store.")
+coflex.command(short_help="Check a certificate offline.")(verify.verify)
+coflex.add_typer(settlement.settlements, name="settlement", short_help="Settle, invoice, verify and dispute.")
+coflex.add_typer(witness.witnesses, name="witness", short_help="Cosign the checkpoints of logs.")
+coflex.add_typer(anchor.anchors, name="anchor", short_help="Anchor checkpoints and terms on a chain.")
 
 
 def main(load: Load) -> None:

@@ -61,9 +61,9 @@ def hold_phases(view: View, state: State) -> Decided:
     """Hold a session of phase balancing on the feeder of the case.
 
     Guarantees: awards in whole kW within offers; a unit is sold once in a quarter-hour, and one way; every limit holds
-    to 1e-6 by three-phase power flow where nothing is told as uncovered; no award without a least quantity could be a
-    kW smaller; the same outcome for any order of units and offers. What the chain held preliminarily is bought anew or
-    lapses.
+    to 1e-6 by three-phase power flow where nothing is told as uncovered; no answer with a kW or two less of one block
+    and as much more of another is cheaper; the same outcome for any order of units and offers. What the chain held
+    preliminarily is bought anew or lapses.
     Raises CoflexError where the session's pricing or interface has no meaning for phases, Refused with every offer
     whose terms or unit this clearing does not know, GridFailure where a state has no power flow.
     """
@@ -305,14 +305,18 @@ class _Terms:
         least = all(not 0 < kw[mine].sum() < least for mine, least in self.at_least())
         return least and not any(kw[up].any() and kw[down].any() for up, down in self.either())
 
-    def cheaper(self, kw: Ints) -> Iterator[Ints]:
-        """Answers that cost less by a kW taken from one block, or moved from it to another."""
+    def near(self, kw: Ints, dearer: bool) -> Iterator[Ints]:
+        """Answers a kW or two away: taken from one block, moved from it to another, and added where `dearer` answers
+        are asked for too."""
         one = np.eye(len(kw), dtype=np.int64)
-        for i in np.flatnonzero(kw > 0).tolist():
-            fewer = kw - one[i]
-            to = np.flatnonzero((kw < self.most) & (self.cost < self.cost[i])).tolist()
-            for other in (fewer, *(fewer + one[j] for j in to)):
-                if self.keeps(other):
+        steps = [np.zeros_like(kw), *(size * one[j] for j in range(len(kw)) for size in (1, 2))]
+        less = [size * one[i] for i in np.flatnonzero(kw > 0).tolist() for size in (1, 2)]
+        for fewer in (*less, *([np.zeros_like(kw)] if dearer else [])):
+            for more in steps:
+                other = kw - fewer + more
+                if not dearer and float(self.cost @ (more - fewer)) >= 0:
+                    continue
+                if (other >= 0).all() and (other <= self.most).all() and (other != kw).any() and self.keeps(other):
                     yield other
 
 
@@ -494,24 +498,36 @@ class _Clearing:
             )
 
     def _settled(self, quarter: _Quarter, kw: Ints) -> tuple[Ints, Floats]:
-        """An answer made cheaper kW by kW as long as power flow misses nothing more, and its excess (k,): rows are
-        straight where the power flow bends, so what they call best may be a kW from it."""
+        """An answer made better by a kW or two here and there, until none of its neighbours misses less by power flow,
+        or as much at less cost, and its excess (k,): rows are straight where the power flow bends, so what they call
+        best may be a few kW from it."""
         terms = self._terms(quarter)
         known = np.zeros(len(self.limits.bound), dtype=np.bool_)
         known[sorted(quarter.weight)] = True
+        excess = self._excess(np.array([quarter.t]), self._units_kw(quarter, kw)[None, None])[0, 0]
+        missing = quarter.missing(excess)
         while True:
-            others = list(terms.cheaper(kw))
-            units = np.stack([self._units_kw(quarter, one) for one in (kw, *others)])
+            others = list(terms.near(kw, dearer=missing > _SAME_KW))
+            if not others:
+                return kw, excess
+            units = np.stack([self._units_kw(quarter, one) for one in others])
             found = self._excess(np.array([quarter.t]), units[None])[0]
-            most = quarter.missing(found[0]) + _SAME_KW
             able = [
-                one
-                for one, excess in zip(others, found[1:], strict=True)
-                if quarter.missing(excess) <= most and not (excess[~known] > KEPT).any()
+                (quarter.missing(there), one, there)
+                for one, there in zip(others, found, strict=True)
+                if quarter.missing(there) <= missing + _SAME_KW and not (there[~known] > KEPT).any()
             ]
+            cost = float(terms.cost @ kw)
+            able = [one for one in able if one[0] < missing - _SAME_KW or float(terms.cost @ one[1]) < cost]
             if not able:
-                return kw, found[0]
-            kw = min(able, key=lambda one: (float(terms.cost @ one), tuple(one[::-1].tolist())))
+                return kw, excess
+            least = min(one[0] for one in able) + _SAME_KW
+            there, kw, excess = min(
+                (one for one in able if one[0] <= least),
+                key=lambda one: (float(terms.cost @ one[1]), tuple(one[1][::-1].tolist())),
+            )
+            # Never up again: what is missing and then the cost fall, so this ends.
+            missing = there if there < missing - _SAME_KW else missing
 
     # ------------------------------------------------------------ what comes of it
 

@@ -52,9 +52,13 @@ class OutcomeFolder:
     render: Callable[[dict[str, Any]], str]
 
     def publish(
-        self, tables: Mapping[str, Table[Any]], documents: Mapping[str, dict[str, Any]], report: dict[str, Any]
+        self,
+        tables: Mapping[str, Table[Any]],
+        documents: Mapping[str, dict[str, Any]],
+        report: dict[str, Any],
+        files: Mapping[str, bytes],
     ) -> Path:
-        """Write `<name>.csv`, `<name>.json`, `report.json` and the page; returns the page.
+        """Write `<name>.csv`, `<name>.json`, `report.json`, the page, and `files` by their names; returns the page.
 
         The same contents give the same bytes. When anything cannot be written, no file of the folder is touched.
         Raises CoflexError on a value that no table or JSON can hold.
@@ -66,6 +70,8 @@ class OutcomeFolder:
                 write_records(fresh / f"{name}.csv", table.kind, table.rows)
             for name, body in (*documents.items(), ("report", report)):
                 (fresh / f"{name}.json").write_text(_canonical(name, body), encoding="utf-8", newline="\n")
+            for name, content in files.items():
+                (fresh / name).write_bytes(content)
             (fresh / PAGE).write_text(self.render(report), encoding="utf-8", newline="\n")
             for file in sorted(fresh.iterdir()):
                 os.replace(file, self.folder / file.name)
