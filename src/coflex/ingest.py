@@ -129,6 +129,7 @@ def open_ingest(
         tables = Tables(data / "tables", log)
         running = Running(origin, lines)
         running.intake = Intake(log, tables, signers, clock, running.failed)
+        running.now = clock
     except BaseException:
         log.close()
         raise
@@ -139,6 +140,7 @@ class Running:
     """A running ingest, as its doors see it."""
 
     intake: Intake
+    now: Callable[[], int]
 
     def __init__(self, origin: str, lines: Lines | None) -> None:
         self.origin, self.tenant = origin, origin.split("/")[1]

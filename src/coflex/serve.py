@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 
 from coflex.adapters.exchange.tables.units_import import read_units
+from coflex.adapters.field.broker import Address
 from coflex.adapters.store import backup as copies
 from coflex.adapters.store.journal import SqlJournal
 from coflex.adapters.store.journal_reader import JournalReader
@@ -33,6 +34,7 @@ from coflex.adapters.web.server import Listening, Stopping, address, bind, dress
 from coflex.adapters.web.webhooks import Webhooks
 from coflex.computing import case_of, compute
 from coflex.domain.errors import CoflexError
+from coflex.field import Fields
 from coflex.register.access import Client
 from coflex.service import engine
 from coflex.service.gates import TenantGates
@@ -45,7 +47,7 @@ from coflex.service.sequencer import Sequencer, Unavailable
 from coflex.service.verbs import VERBS
 from coflex.simulation import demo
 
-STORE, KEYS = "coflex.db", "keys.json"
+STORE, KEYS, FIELD = "coflex.db", "keys.json", "measurements"
 # How often what is due by the clock is looked for; a command looks first in any case.
 TICK_S = 0.2
 Tell = Callable[[str], None]
@@ -55,7 +57,7 @@ Tell = Callable[[str], None]
 class Settings:
     """How the service is run. `data`: its folder. `database_url`: PostgreSQL in the place of a file there. `speed`,
     `case`: of the sandbox that is made at the first start when `demo`. `private_webhooks`: whether webhooks may go to
-    addresses of this machine and its networks."""
+    addresses of this machine and its networks. `mqtt`: URL of the broker behind which devices are."""
 
     data: Path
     database_url: str | None = None
@@ -68,6 +70,7 @@ class Settings:
     demo: bool = True
     case: Path | None = None
     private_webhooks: bool = False
+    mqtt: str | None = None
 
     @property
     def store(self) -> str | Path:
@@ -84,10 +87,11 @@ def clock() -> datetime:
 
 def serve(settings: Settings, tell: Tell) -> None:
     """Serve until SIGTERM or SIGINT. Raises CoflexError, with what to do, where it cannot begin."""
+    broker = None if settings.mqtt is None else Address.parse(settings.mqtt)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
     listener = bind(listening)
-    platform = partial(_platform, settings, listening, address(listener, listening), tell)
+    platform = partial(_platform, settings, broker, listening, address(listener, listening), tell)
     run(listening, platform, tell, listener)
 
 
@@ -107,7 +111,7 @@ class Running:
 
 @asynccontextmanager
 async def _platform(
-    settings: Settings, listening: Listening, here: str, tell: Tell, stopping: Stopping
+    settings: Settings, broker: Address | None, listening: Listening, here: str, tell: Tell, stopping: Stopping
 ) -> AsyncIterator[ASGIApp]:
     """The platform on the running loop, from its store to its last entry."""
     log = logs(settings.log_format)
@@ -115,16 +119,17 @@ async def _platform(
     running = _running(journal, Keys(settings.data / KEYS, clock()), here, log)
     worker = engine.Worker(compute)
     webhooks = Webhooks(running.desk, journal, running.keys, private=settings.private_webhooks)
+    fields = Fields(running.desk, running.keys, settings.data / FIELD, log, broker)
     running.sequencer.listeners.append(webhooks.told)
     tasks: list[asyncio.Task[None]] = []
     try:
         if settings.demo:
             await _open_demo(running, settings, here, tell)
         players = demo.Counterparts(case_of(demo.TENANT)) if settings.demo and settings.case is None else None
-        work = (engine.Engine(running.sequencer, worker).run(), webhooks.run(), _tick(running, players))
+        work = (engine.Engine(running.sequencer, worker).run(), webhooks.run(), fields.run(), _tick(running, players))
         tasks = [asyncio.create_task(one) for one in work]
         offers = Offers(running.identity.items)
-        app = _app(running, webhooks, offers, settings.private_webhooks)
+        app = _app(running, webhooks, offers, fields, settings.private_webhooks)
         tasks.append(asyncio.create_task(_ending(stopping, app)))
         tell(f"API: {here}/v1, its document: {here}/openapi.json, its pages: {here}/docs, health: {here}/readyz")
         rest = dressed(app, listening, log, running.metrics, running.machine.tenants)
@@ -133,6 +138,7 @@ async def _platform(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await fields.close()
         worker.close()
         await asyncio.to_thread(running.sequencer.close)
         journal.close()
@@ -151,7 +157,7 @@ def _running(journal: SqlJournal, keys: Keys, here: str, log: Log) -> Running:
     return Running(machine, sequencer, measured, keys, metrics, log, desk, identity)
 
 
-def _app(running: Running, webhooks: Webhooks, offers: Offers, private: bool) -> Starlette:
+def _app(running: Running, webhooks: Webhooks, offers: Offers, fields: Fields, private: bool) -> Starlette:
     passwords = Passwords()
     app = create_app(
         running.desk,
@@ -162,6 +168,7 @@ def _app(running: Running, webhooks: Webhooks, offers: Offers, private: bool) ->
             *routes(running.metrics, running.sequencer, running.journal.head),
         ],
         offers=offers,
+        field=fields,
     )
     watched = Watched(webhook_lag=webhooks.lag, listeners=app.state.bell.count)
     running.metrics.watch(running.sequencer, running.machine.tenants, watched)

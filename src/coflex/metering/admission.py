@@ -278,6 +278,10 @@ class Admission:
         """The highest sequence known of a signer, 0 before its first."""
         return self._last[row] if row < len(self._last) else 0
 
+    def standing(self, row: int) -> tuple[int, int]:
+        """The highest sequence known of a signer and when that was signed, zeros before its first."""
+        return (self._last[row], self._signed[row]) if row < len(self._last) else (0, 0)
+
     def admit(
         self, one: Candidate, owners: frozenset[str] | None, now: int, buffered: bool = False
     ) -> tuple[str, Gap | None]:

@@ -13,6 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from coflex.activation.profile import between
+from coflex.domain.activation import Hop
 from coflex.domain.time import QUARTER
 from coflex.register.activations import Regulation, RegulationState, SetPointEntry, SetPointState
 from coflex.register.consents import Consent, ConsentScope
@@ -83,26 +84,57 @@ def order_bytes(tenant: str, order: str) -> bytes:
 def _messages(state: State, one: SetPointEntry, now: datetime) -> tuple[Told, ...]:
     """The pieces to come, cut where the foreseen baseline changes; the first replaces what was said before. A set point
     that was taken back says zero until the end of its quarter-hour."""
-    sign, entry = one.direction.sign, state.find(SessionEntry, one.session)
-    foreseen = by_unit(state, entry, "nomination") if entry is not None else None
+    sign = one.direction.sign
     replaces = REPLACES if one.version > 1 else 0
     found: list[Told] = []
     for starts, ends, kw in spans(between(one.profile, now, None)):
-        power = None
-        start = quarter(starts)
-        if foreseen is not None and one.unit in foreseen.names and foreseen.axis.covers(start):
-            baseline = float(foreseen.row(one.unit)[foreseen.axis.position(start)])
-            power = round(1000 * (baseline + sign * kw))
+        baseline = foreseen_w(state, one.session, one.unit, starts)
+        power = None if baseline is None else baseline + sign * kw * 1000
         found.append(Told(starts, ends, sign * kw * 1000, power, 0 if found else replaces))
     if not found and replaces:
         found.append(Told(now, quarter(now) + QUARTER, 0, None, REPLACES))
     return tuple(found)
 
 
+def foreseen_w(state: State, session: str, unit: str, at: datetime) -> int | None:
+    """The power of a unit at an instant as its session foresaw it, W; None where nothing is foreseen."""
+    entry = state.find(SessionEntry, session)
+    foreseen = by_unit(state, entry, "nomination") if entry is not None else None
+    start = quarter(at)
+    if foreseen is None or unit not in foreseen.names or not foreseen.axis.covers(start):
+        return None
+    return round(1000 * float(foreseen.row(unit)[foreseen.axis.position(start)]))
+
+
 def set_point_of(state: State, sequence: int) -> str | None:
     """The set point whose standing version a message of the platform carried."""
     found = index(state, SetPointEntry, "sequence", lambda one: tuple(map(str, one.sequences))).at(str(sequence))
     return found[0].id if found else None
+
+
+def unacknowledged(state: State, point: int, now: datetime) -> tuple[int, ...]:
+    """Sequences of the messages of set points that were sent to a point, whose light node has not answered and that
+    are not over, ascending: what a device is told again when it asks."""
+    device = _device_at(state, point)
+    if device is None or device_of(state, device.unit) != device:
+        return ()
+    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(device.unit)
+    return tuple(
+        sorted(
+            sequence
+            for one in told
+            if one.state is SetPointState.SENT
+            and not any(mark.hop is Hop.LIGHT_NODE for mark in one.acknowledgements)
+            and (not one.profile or one.profile[-1].ends > now)
+            for sequence in one.sequences
+        )
+    )
+
+
+def signed_for(state: State, unit: str, start: datetime, end: datetime) -> tuple[int, ...]:
+    """Sequences of the set points of a unit that touch [start, end), ascending: of the versions that stand."""
+    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit)
+    return tuple(sorted(sequence for one in told if between(one.profile, start, end) for sequence in one.sequences))
 
 
 # ---------------------------------------------------------------- points
@@ -137,11 +169,71 @@ def _point(state: State, one: Device) -> Point:
 
 def device_of(state: State, unit: str) -> Device | None:
     """The device of a unit that is not revoked."""
-    known = index(state, Device, "unit", lambda one: (one.unit,)).at(unit)
-    return next((one for one in known if one.revoked is None), None)
+    return next((one for one in _devices(state, unit) if one.revoked is None), None)
+
+
+def points_of(state: State, unit: str) -> tuple[int, ...]:
+    """The points of all devices that a unit ever had, ascending."""
+    return tuple(sorted(one.point for one in _devices(state, unit)))
+
+
+def _devices(state: State, unit: str) -> tuple[Device, ...]:
+    return index(state, Device, "unit", lambda one: (one.unit,)).at(unit)
+
+
+def _device_at(state: State, point: int) -> Device | None:
+    return next(iter(index(state, Device, "point", lambda one: (str(one.point),)).at(str(point))), None)
+
+
+def brought_by(state: State, party: str) -> frozenset[str]:
+    """Whose messages a party may bring: its own, and those of the owners whose units it is the provider of. They are
+    signed by the devices, whoever brings them."""
+
+    def make() -> dict[str, frozenset[str]]:
+        owners: dict[str, set[str]] = {}
+        for one in state.all(UnitEntry):
+            owners.setdefault(one.unit.provider, set()).add(one.unit.owner)
+        return {provider: frozenset(some) for provider, some in owners.items()}
+
+    return state.derived("owners by provider", (UnitEntry,), make).get(party, frozenset()) | {party}
 
 
 # ---------------------------------------------------------------- regulation and who sees what
+
+
+@dataclass(frozen=True, slots=True)
+class ShareTold:
+    """A unit's share of a regulation in one quarter-hour: the most it gives each way, W; `power_w`: the foreseen
+    baseline, None where nothing is foreseen."""
+
+    regulation: str
+    unit: str
+    point: int
+    starts: datetime
+    ends: datetime
+    up_w: int
+    down_w: int
+    power_w: int | None
+
+
+def shares_told(state: State, now: datetime) -> tuple[ShareTold, ...]:
+    """What the devices of regulated units are to know now, for the rest of this quarter-hour."""
+    until = quarter(now) + QUARTER
+    found = []
+    for one in regulating(state, now):
+        for share in one.shares:
+            device = device_of(state, share.unit)
+            if device is not None:
+                power = foreseen_w(state, one.session, share.unit, now)
+                starts, ends = max(one.starts, quarter(now)), min(one.ends, until)
+                up, down = 1000 * share.up_kw, 1000 * share.down_kw
+                found.append(ShareTold(one.id, share.unit, device.point, starts, ends, up, down, power))
+    return tuple(found)
+
+
+def group_of(tenant: str, band: str) -> int:
+    """The number of a regulated group's stream: the first four bytes of SHA-256 of tenant, a zero byte, and its id."""
+    return int.from_bytes(sha256(f"{tenant}\0{band}".encode()).digest()[:4], "big")
 
 
 def regulating(state: State, at: datetime) -> tuple[Regulation, ...]:

@@ -82,7 +82,7 @@ class Service(Protocol):
     @property
     def Settings(self) -> Callable[..., Any]:  # noqa: N802  a class there
         """data, database_url; for `serve` also host, port, tls_cert, tls_key, log_format ("json", "text" or None),
-        speed, demo, case, private_webhooks"""
+        speed, demo, case, private_webhooks, mqtt"""
         ...
 
     def serve(self, settings: Any, tell: Progress) -> None:
@@ -134,6 +134,12 @@ def serve(
     private_webhooks: Annotated[
         bool, typer.Option("--allow-private-webhooks", help="Webhooks may go to this machine and its networks.")
     ] = False,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", envvar="COFLEX_MQTT", help="Devices' broker: mqtt://user:password@host:1883, or mqtts://."
+        ),
+    ] = None,
 ) -> None:
     """Serve the platform to several companies at once, until Ctrl+C or SIGTERM: API, its documents and the screens.
 
@@ -152,6 +158,7 @@ def serve(
             demo=demo,
             case=case,
             private_webhooks=private_webhooks,
+            mqtt=mqtt,
         )
         here.serve(settings, _tell)
 

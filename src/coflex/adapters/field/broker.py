@@ -33,7 +33,9 @@ from coflex.domain.errors import CoflexError
 from coflex.metering.admission import Answer, Outcome, Part
 
 WINDOW = 8_192
-GATHER_S, AGAIN_S, RECONNECT_S, CONNECT_S = 0.005, 0.2, 0.5, 10.0
+GATHER_S, AGAIN_S, RECONNECT_S, CONNECT_S, CONFIRM_S = 0.005, 0.2, 0.5, 10.0, 10.0
+# Brokers let 20 wait unless they say otherwise.
+_MOST_UNCONFIRMED = 8
 # As many tries to connect again as gmqtt is to make by itself: it makes one where it is told 0.
 NEVER = -2
 A_JOB = 256
@@ -73,8 +75,13 @@ class Address:
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
 
 
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class Door:
-    """The door on the running loop. `owner_of`: the owner of a point, None where it is not registered.
+    """The door on the running loop. `owner_of`: the owner of a point, None where it is not registered. `now`: the
+    ingest's clock, ms since the epoch.
 
     `client`: the name under which the broker keeps the session while this is away.
     """
@@ -87,12 +94,16 @@ class Door:
         owner_of: Callable[[int], str | None],
         client: str,
         failed: Callable[[BaseException], None] = lambda fault: None,
+        now: Callable[[], int] = _now,
     ) -> None:
+        self._now = now
         self._intake, self._tenant, self._address = intake, tenant, address
         self._owner_of, self._failed = owner_of, failed
         self._name = client
         self._context = ssl.create_default_context() if address.tls else False
         self._client: Any = None
+        self._sent: Any = None
+        """What the broker has not confirmed, of the connection there is."""
         self._held: list[tuple[int, bytes]] = []
         self._written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._some = asyncio.Event()
@@ -107,6 +118,26 @@ class Door:
     async def open(self) -> None:
         """Begin; the broker may come later."""
         self._tasks = [asyncio.create_task(self._stay()), asyncio.create_task(self._pass_on())]
+
+    async def send(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Hand over (end of the topic, as "s/4711"; message) in their order, QoS 1, until the broker has confirmed all.
+
+        Raises ConnectionError when it did not: then some may have left, and what is sent again comes twice.
+        """
+        for kind, body in messages:
+            await self._room_for(_MOST_UNCONFIRMED)
+            self._client.publish(f"coflex/{self._tenant}/{kind}", body, qos=1)
+        await self._room_for(1)
+
+    async def _room_for(self, most: int) -> None:
+        """Wait until fewer than so many of ours are unconfirmed."""
+        client, end = self._client, asyncio.get_running_loop().time() + CONFIRM_S
+        while self.connected and client is self._client and len(self._sent.get_all()) >= most:
+            if asyncio.get_running_loop().time() > end:
+                break
+            await asyncio.sleep(0.005)
+        if not self.connected or client is not self._client or len(self._sent.get_all()) >= most:
+            raise ConnectionError("the broker did not confirm what was sent")
 
     async def close(self) -> None:
         """Stop taking messages. What is not acknowledged to the broker yet, it keeps for the next start."""
@@ -138,11 +169,14 @@ class Door:
 
     def _made(self, lost: asyncio.Event) -> Any:
         from gmqtt import Client
+        from gmqtt.storage import PersistentStorage
 
+        self._sent = PersistentStorage()
         client = Client(
             self._name,
             clean_session=False,
             optimistic_acknowledgement=False,
+            persistent_storage=self._sent,
             session_expiry_interval=SESSION_S,
             receive_maximum=WINDOW,
         )
@@ -210,7 +244,7 @@ class Door:
                 await asyncio.sleep(AGAIN_S)
 
     def _acknowledge(self, told: dict[int, dict[str, Any]]) -> None:
-        at = time.time_ns() // 1_000_000
+        at = self._now()
         for point, words in told.items():
             try:
                 body = json.dumps({**words, "at": at}, separators=(",", ":"))

@@ -1,13 +1,14 @@
 """HTTP as the second way up: batches posted to /v1/{tenant}/measurements, answered after the sync.
 
-Nothing comes down this way: a device that is to take set points needs MQTT. The answer belongs to its question, so
-what was posted is judged when it is there.
+The answer belongs to its question, so what was posted is judged when it is there. It brings the set points that a
+device has not acknowledged: such a device is led at the pace of its own messages, and regulation needs MQTT.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -15,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from coflex.adapters.field.author import Acknowledged, Tell
-from coflex.adapters.field.buffer import sequence_of
+from coflex.adapters.field.buffer import NoRoom, sequence_of
 from coflex.adapters.field.clock import Clock
 from coflex.adapters.field.link import Station
 from coflex.evidence.message import HEADER, split
@@ -105,7 +106,22 @@ class HttpLink:
         self.connections += 1
         for point, heard in told.items():
             self._stations[point].courier.answered(heard, self._clock.monotonic_ms())
+        self._order(answer.json().get("set_points") or {})
         return True
+
+    def _order(self, told: Any) -> None:
+        """Hand set points to their devices. Raises CoflexError when a device's disk fails."""
+        try:
+            orders = [(int(point), b64decode(text)) for point, texts in told.items() for text in texts]
+        except (AttributeError, TypeError, ValueError):
+            self._tell("unreadable", f"The set points of {self._place} cannot be read; they are left out.")
+            return
+        for point, raw in orders:
+            if point in self._stations:
+                try:
+                    self._stations[point].order(raw)
+                except NoRoom as fault:
+                    self._tell("no_room", str(fault))
 
     def _batch(self, now: int) -> list[bytes]:
         messages: list[bytes] = []

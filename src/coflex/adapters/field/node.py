@@ -230,7 +230,7 @@ class Node:
         if not owner.available(now):
             return Target(None)
         force = self.set_points.in_force(now)
-        regulation = self.set_points.in_force(now, continuous=True)
+        regulation = self._share(now)
         sequence, asked = (force[0], float(force[1].power_w)) if force else (None, None)
         if regulation is not None:
             sequence = regulation[0] if sequence is None else sequence
@@ -243,6 +243,13 @@ class Node:
         power = owner.cut(asked)
         self._say_cut(sequence, asked, power)
         return Target(power, sequence, asked)
+
+    def _share(self, now: int) -> tuple[int, SetPoint] | None:
+        """The unit's share of what is asked now: the one of that way where there are two."""
+        signal = self._regulation
+        way = 0 if signal is None else (signal.change_w > 0) - (signal.change_w < 0)
+        ours = self.set_points.in_force(now, continuous=True, way=way)
+        return ours or self.set_points.in_force(now, continuous=True)
 
     def _regulation_w(self, share: SetPoint, now: int) -> float:
         """This unit's part of the group's change: as its band (`change_w`) is to the group's; 0 without a signal."""

@@ -158,12 +158,13 @@ class SetPoints:
 
     # ------------------------------------------------------------ which holds
 
-    def in_force(self, at_ms: int, continuous: bool = False) -> tuple[int, SetPoint] | None:
-        """The newest that covers an instant and is not stopped; of set points to hold, or of regulation."""
+    def in_force(self, at_ms: int, continuous: bool = False, way: int = 0) -> tuple[int, SetPoint] | None:
+        """The newest that covers an instant and is not stopped; of set points to hold, or of regulation. `way`: 1 or
+        -1 for a share of regulation up or down."""
         stops = [(sequence, one) for sequence, one in self.held.items() if one.stops and one.starts <= at_ms]
         for sequence in sorted(self.held, reverse=True):
             one = self.held[sequence]
-            covers = one.starts <= at_ms < one.ends and one.continuous == continuous
+            covers = one.starts <= at_ms < one.ends and one.continuous == continuous and way * one.change_w >= 0
             if covers and not any(later > sequence and stop.order == one.order for later, stop in stops):
                 return sequence, one
         return None
@@ -176,7 +177,10 @@ class SetPoints:
             newer = [other for later, other in self.held.items() if later > sequence and other.starts <= at_ms]
             stopped = any(later > sequence and stop.order == one.order for later, stop in stops)
             behind = any(
-                other.order == one.order and other.ends >= one.ends and other.continuous == one.continuous
+                other.order == one.order
+                and other.ends >= one.ends
+                and other.continuous == one.continuous
+                and (not one.continuous or (other.change_w < 0) == (one.change_w < 0))
                 for other in newer
             )
             if max(one.starts, one.ends) <= at_ms or stopped or behind:

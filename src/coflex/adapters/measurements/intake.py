@@ -23,7 +23,7 @@ from coflex.adapters.measurements.log import Columns, Log, LogBroken
 from coflex.adapters.measurements.segment import Segment
 from coflex.adapters.measurements.tables import Tables
 from coflex.domain.errors import CoflexError
-from coflex.evidence.message import HEADER
+from coflex.evidence.message import HEADER, Kind
 from coflex.metering.admission import CLOCK_OFF, MEASUREMENT, Admission, Answer, Gap, Outcome, Part, Refusal, Signers
 
 MOST_WAITING = 64 << 20
@@ -76,6 +76,9 @@ class Intake:
         self.live, self.counts, self.alarm = Live(signers), Counts(), ""
         self._clock, self._failed = clock, failed
         self._admission = Admission(signers, self._known)
+        self.heard: Callable[[list[bytes], int], None] = _nobody
+        """Told of each commit's acknowledgements of set points, and of the log's size with them, on the writer's
+        thread."""
         self._new: list[Checked] = []
         """What the commit under way adds."""
         log.recover(self._admission.restore, self._replay)
@@ -107,6 +110,11 @@ class Intake:
             self._bytes += size
             self._wake.notify()
         return answer
+
+    def standing(self, number: int, party: bool = False) -> tuple[int, int]:
+        """The highest sequence known of a signer and when that was signed, ms; zeros before its first message."""
+        row = self.signers.row(number, party)
+        return (0, 0) if row is None else self._admission.standing(row)
 
     @property
     def ready(self) -> bool:
@@ -182,6 +190,9 @@ class Intake:
             for one in new
             if one.candidate is not None and one.candidate.kind == MEASUREMENT
         )
+        answered = [one.raw for one in new if one.raw[1] == Kind.ACKNOWLEDGEMENT]
+        if answered:
+            self.heard(answered, self.log.size)
         if self.log.full:
             self._roll()
 
@@ -302,6 +313,10 @@ class Intake:
             candidate = read(raw, row).candidate
             if candidate is not None:
                 self._admission.replay(candidate, at)
+
+
+def _nobody(raws: list[bytes], size: int) -> None:
+    """Nobody listens."""
 
 
 def _followed(messages: Sequence[Checked], place: int, now: int) -> bool:

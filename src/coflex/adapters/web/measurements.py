@@ -66,6 +66,10 @@ class Room(Protocol):
     @property
     def counts(self) -> Counted: ...
     def submit(self, parts: Sequence[Part]) -> Future[Answer]: ...
+    def now(self) -> int:
+        """The ingest's clock, ms since the epoch."""
+        ...
+
     def note(self) -> str: ...
     def key(self) -> str: ...
     def size(self) -> int: ...
@@ -135,9 +139,52 @@ def application(room: Room, senders: Senders) -> Starlette:
     return app
 
 
-class _Door:
+class Proofs:
+    """What a log tells everybody: its checkpoint, its key, and proofs of both kinds."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    async def checkpoint(self, _: Request) -> Response:
+        return PlainTextResponse(self._room.note(), headers={"Cache-Control": "no-store"})
+
+    async def key(self, _: Request) -> Response:
+        return PlainTextResponse(self._room.key() + "\n")
+
+    async def proof(self, request: Request) -> Response:
+        """Of inclusion (`leaf`, or `point` and `sequence`; in `size`) or of consistency (`from`, `to`). Raises
+        Malformed, NotFound."""
+        if "from" in request.query_params:
+            old, new = _number(request, "from"), _number(request, "to")
+            proof = await self._proved(lambda: self._room.consistency(old, new), new)
+            return _json({"origin": self._room.origin, "from": old, "to": new, "proof": proof})
+        leaf = await self._leaf(request)
+        size = _number(request, "size") if "size" in request.query_params else self._room.size()
+        proof = await self._proved(lambda: self._room.inclusion(leaf, size), size)
+        return _json({"origin": self._room.origin, "leaf": leaf, "size": size, "proof": proof})
+
+    async def _leaf(self, request: Request) -> int:
+        if "leaf" in request.query_params:
+            return _number(request, "leaf")
+        point, sequence = _number(request, "point"), _number(request, "sequence")
+        leaf = await run_in_threadpool(self._room.find, point, sequence)
+        if leaf is None:
+            raise NotFound(f"Point {point} has no message {sequence} in the log.", "Ask for one that was acknowledged.")
+        return leaf
+
+    async def _proved(self, prove: Callable[[], list[bytes]], size: int) -> list[str]:
+        if size > self._room.size():
+            raise NotFound(f"The log has no size {size} yet.", "Ask for a size that a checkpoint has told.")
+        try:
+            return [b64encode(one).decode() for one in await run_in_threadpool(prove)]
+        except ValueError:
+            raise NotFound("The log of that size does not hold this.", "Ask for an earlier leaf or size.") from None
+
+
+class _Door(Proofs):
     def __init__(self, room: Room, senders: Senders) -> None:
-        self._room, self._senders = room, senders
+        super().__init__(room)
+        self._senders = senders
         self._registry = CollectorRegistry()
         self._registry.register(_Counts(room))
 
@@ -151,7 +198,7 @@ class _Door:
             raise WrongMediaType(f"A batch of messages is {MEDIA_TYPE}.", "Send it with that Content-Type.")
         future = self._room.submit([Part(await request.body(), owners)])
         told = await asyncio.wrap_future(future)
-        body = _told(self._room.origin, told.outcomes[0], told.note)
+        body = told_of(self._room, told.outcomes[0], told.note)
         return Response(msgspec.json.encode(body), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     # ---------------------------------------------------------------- out
@@ -161,22 +208,6 @@ class _Door:
         owners = self._senders.reading(request)
         values = self._room.live(_numbers(request, "point"), owners)
         return _json([value._asdict() for value in values])
-
-    async def checkpoint(self, _: Request) -> Response:
-        return PlainTextResponse(self._room.note(), headers={"Cache-Control": "no-store"})
-
-    async def key(self, _: Request) -> Response:
-        return PlainTextResponse(self._room.key() + "\n")
-
-    async def proof(self, request: Request) -> Response:
-        if "from" in request.query_params:
-            old, new = _number(request, "from"), _number(request, "to")
-            proof = await self._proved(lambda: self._room.consistency(old, new), new)
-            return _json({"origin": self._room.origin, "from": old, "to": new, "proof": proof})
-        leaf = await self._leaf(request)
-        size = _number(request, "size") if "size" in request.query_params else self._room.size()
-        proof = await self._proved(lambda: self._room.inclusion(leaf, size), size)
-        return _json({"origin": self._room.origin, "leaf": leaf, "size": size, "proof": proof})
 
     async def certificate(self, request: Request) -> Response:
         owners = self._senders.reading(request)
@@ -210,25 +241,9 @@ class _Door:
         if request.path_params["tenant"] != self._room.tenant:
             raise NotFound("There is no such tenant here.", "Send to the tenant that this log is of.")
 
-    async def _leaf(self, request: Request) -> int:
-        if "leaf" in request.query_params:
-            return _number(request, "leaf")
-        point, sequence = _number(request, "point"), _number(request, "sequence")
-        leaf = await run_in_threadpool(self._room.find, point, sequence)
-        if leaf is None:
-            raise NotFound(f"Point {point} has no message {sequence} in the log.", "Ask for one that was acknowledged.")
-        return leaf
 
-    async def _proved(self, prove: Callable[[], list[bytes]], size: int) -> list[str]:
-        if size > self._room.size():
-            raise NotFound(f"The log has no size {size} yet.", "Ask for a size that a checkpoint has told.")
-        try:
-            return [b64encode(one).decode() for one in await run_in_threadpool(prove)]
-        except ValueError:
-            raise NotFound("The log of that size does not hold this.", "Ask for an earlier leaf or size.") from None
-
-
-def _told(origin: str, outcome: Outcome, note: str) -> dict[str, Any]:
+def told_of(room: Room, outcome: Outcome, note: str) -> dict[str, Any]:
+    """What the sender of a batch is told."""
     refused = [
         {"place": one.place, "code": one.code, "message": one.message, "point": one.signer, "sequence": one.sequence}
         for one in outcome.refused
@@ -240,7 +255,9 @@ def _told(origin: str, outcome: Outcome, note: str) -> dict[str, Any]:
         "refused": refused,
         "gaps": [{"point": gap.point, "from": gap.first, "to": gap.last} for gap in outcome.gaps],
         "through": {str(signer): sequence for signer, sequence in outcome.through.items()},
-        "log": {"origin": origin, "first": outcome.first, "last": outcome.last},
+        "open": {str(signer): [list(gap) for gap in gaps] for signer, gaps in outcome.open.items()},
+        "at": room.now(),
+        "log": {"origin": room.origin, "first": outcome.first, "last": outcome.last},
         "checkpoint": note,
     }
 

@@ -24,6 +24,7 @@ from coflex.adapters.web.api.rooms import (
     devices,
     feed,
     market,
+    measurements,
     parties,
     products,
     proposals,
@@ -39,7 +40,11 @@ from coflex.service.machine import Verb, encode
 
 
 def rooms_of(
-    accounts: Accounts, bell: Bell, readers: Mapping[str, resources.Reader], offers: Offers | None = None
+    accounts: Accounts,
+    bell: Bell,
+    readers: Mapping[str, resources.Reader],
+    offers: Offers | None = None,
+    field: measurements.Field | None = None,
 ) -> tuple[Room, ...]:
     """All operations, by topic."""
     return (
@@ -55,6 +60,7 @@ def rooms_of(
         room_of_offers(offers or Offers()),
         *activations.ROOMS,
         *devices.ROOMS,
+        measurements.room(field or measurements.NoField()),
         proposals.ROOM,
         access_room(accounts),
         feed.room(bell),
@@ -68,15 +74,16 @@ def create_app(
     extra_routes: Iterable[BaseRoute] = (),
     extra_document: Mapping[str, Any] | None = None,
     offers: Offers | None = None,
+    field: measurements.Field | None = None,
 ) -> Starlette:
     """The API on a platform. `readers`: of tables of units, by media type. `extra_routes`: routes written by hand,
-    described by `extra_document`.
+    described by `extra_document`. `field`: what takes measurements, None where nothing does.
 
     `app.state.bell` ends the streams of events when the server stops; `app.state.about` is what /openapi.json answers
     to programs and /docs to people.
     """
     bell = Bell(desk)
-    rooms = rooms_of(accounts, bell, readers or {}, offers)
+    rooms = rooms_of(accounts, bell, readers or {}, offers, field)
     about = About(rooms, desk.machine.verbs, extra_document or {})
     app = Starlette(routes=[*about.routes(), *extra_routes, *routes_of(desk, rooms)])
     app.router.redirect_slashes = False

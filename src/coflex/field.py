@@ -1,0 +1,470 @@
+"""The field of the running service: for each tenant a log of signed messages, what comes in by it and what goes out.
+
+Devices' messages come by HTTP and, where there is a broker, by MQTT. Set points go out signed by a key of the platform:
+they stand in the log before they leave, and are said to have left (`set_point.sent`) when the broker has them, or when
+they wait for the device's next question by HTTP. What devices answer is told to the machine (`set_point.heard`), from
+the log, so that a restart repeats what it had not told. A tenant's log is opened with its first device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from coflex.adapters.field.broker import Address, Door
+from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.web.api.desk import Desk
+from coflex.adapters.web.api.rooms.measurements import FieldSettings
+from coflex.adapters.web.identity import Keys
+from coflex.adapters.web.logs import Log, places
+from coflex.adapters.web.measurements import told_of
+from coflex.domain.activation import Hop, Verdict
+from coflex.domain.errors import CoflexError, Finding, NotFound, refuse
+from coflex.evidence import message
+from coflex.evidence.certificate import encode
+from coflex.evidence.keys import Signer
+from coflex.evidence.message import HEADER, Kind, Quantity, decode, decode_acknowledgement, seal
+from coflex.ingest import Running, open_ingest
+from coflex.metering.admission import FOREVER, Part, Signers
+from coflex.metering.admission import Signer as Registered
+from coflex.register.activations import Regulation
+from coflex.register.devices import Device
+from coflex.service.field import (
+    CONTINUOUS,
+    REPLACES,
+    Outgoing,
+    Point,
+    ShareTold,
+    Told,
+    group_of,
+    order_bytes,
+    outbox,
+    points,
+    shares_told,
+    unacknowledged,
+)
+from coflex.service.machine import encode as body_of
+from coflex.service.ports import Command
+from coflex.service.sequencer import Unavailable
+from coflex.service.state import State
+
+LOG, HEARD = "measurements", "heard"
+# The platform's own number in every log: it signs set points.
+PLATFORM = 1
+ACTOR = "field"
+LOOK_S, AGAIN_S = 0.2, 5.0
+MOST_CERTIFIED, MOST_HEARD = 10_000, 1_000
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_MS = timedelta(milliseconds=1)
+_HOPS = {message.Hop.LIGHT_NODE: Hop.LIGHT_NODE, message.Hop.ENERGY_MANAGEMENT_SYSTEM: Hop.ENERGY_MANAGEMENT_SYSTEM}
+_VERDICTS = {
+    message.Verdict.TAKEN: Verdict.TAKEN,
+    message.Verdict.REFUSED: Verdict.REFUSED,
+    message.Verdict.NOT_REACHABLE: Verdict.NOT_REACHABLE,
+    message.Verdict.DONE: Verdict.DONE,
+}
+
+
+class Fields:
+    """Implements `coflex.adapters.web.api.rooms.measurements.Field`. Used on the running loop.
+
+    `folder`: of all logs. `broker`: None without MQTT. `lines`: the service's own log.
+    """
+
+    def __init__(self, desk: Desk, keys: Keys, folder: Path, lines: Log, broker: Address | None) -> None:
+        self._desk, self._keys, self._folder, self._lines, self._broker = desk, keys, folder, lines, broker
+        self._opening: dict[str, asyncio.Task[TenantField]] = {}
+        self._closed = False
+
+    async def run(self) -> None:
+        """Lead the field of every tenant that has devices, until cancelled."""
+        leading: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for tenant, state in list(self._desk.machine.tenants.items()):
+                    if tenant not in leading and state.count(Device):
+                        leading[tenant] = asyncio.create_task(self._lead(tenant))
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in leading.values():
+                task.cancel()
+            await asyncio.gather(*leading.values(), return_exceptions=True)
+
+    async def _lead(self, tenant: str) -> None:
+        while True:
+            pause = LOOK_S
+            try:
+                await (await self.of(tenant)).turn()
+            except CoflexError as fault:
+                pause = AGAIN_S
+                self._lines.warning("field", tenant=tenant, error=type(fault).__name__, code=fault.code)
+            except Exception as fault:  # a fault of the program is told, and the field goes on
+                pause = AGAIN_S
+                self._lines.error("fault", tenant=tenant, error=type(fault).__name__, where=places(fault))
+            await asyncio.sleep(pause)
+
+    async def of(self, tenant: str) -> TenantField:
+        """The field of a tenant, opened when it is not. Raises NotFound, Unavailable."""
+        self._desk.state(tenant)
+        if self._closed:
+            raise Unavailable("The platform is stopping.", "Ask again in a moment.")
+        if tenant not in self._opening:
+            self._opening[tenant] = asyncio.create_task(self._open(tenant))
+        task = self._opening[tenant]
+        try:
+            return await asyncio.shield(task)
+        except CoflexError as fault:
+            if self._opening.get(tenant) is task:
+                del self._opening[tenant]
+            raise Unavailable(f"The log of measurements cannot be opened: {fault.message}", fault.remedy) from fault
+
+    async def _open(self, tenant: str) -> TenantField:
+        signer = Signer(self._keys.derived("field", tenant))
+        known, signers = _Known(), Signers()
+        signers.put(Registered(PLATFORM, signer.public, "platform", party=True))
+        known.bring(signers, self._desk.state(tenant), _ms(self._desk.now(tenant)))
+        folder = self._folder / quote(tenant, safe="")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        origin = f"coflex/{tenant}/{LOG}"
+        running = await asyncio.to_thread(
+            open_ingest, folder, origin, signers, lambda: _ms(self._desk.now(tenant)), self._lines
+        )
+        door = None
+        if self._broker is not None:
+            name = f"coflex/{origin}"
+            door = Door(running.intake, tenant, self._broker, running.owner_of, name, running.failed, running.now)
+            await door.open()
+        return TenantField(tenant, self._desk, running, door, signer, known, folder / HEARD, self._lines)
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the logs."""
+        self._closed = True
+        for found in await asyncio.gather(*self._opening.values(), return_exceptions=True):
+            if isinstance(found, TenantField):
+                await found.close()
+
+    # ---------------------------------------------------------------- what the API asks
+
+    async def room(self, tenant: str) -> Running:
+        return (await self.of(tenant)).running
+
+    async def take(self, tenant: str, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
+        return await (await self.of(tenant)).take(payload, owners)
+
+    async def certificate(
+        self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
+    ) -> bytes:
+        found = await self.of(tenant)
+        return await asyncio.to_thread(found.certificate, points, orders, start, end)
+
+    async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
+        return await (await self.of(tenant)).signal(regulation, kw, seconds)
+
+    def platform(self, tenant: str) -> FieldSettings:
+        public = Signer(self._keys.derived("field", tenant)).public
+        return FieldSettings(tenant, PLATFORM, public.hex(), f"coflex/{tenant}/{LOG}", self._broker is not None)
+
+
+class _Known:
+    """Which keys of the register the log knows already."""
+
+    def __init__(self) -> None:
+        self._points: tuple[Point, ...] = ()
+        self._of: dict[int, Point] = {}
+
+    def bring(self, signers: Signers, state: State, now: int) -> None:
+        """Register what is new: keys with their times, owners; a point that is trusted no more ends now."""
+        standing = points(state)
+        if standing is self._points:
+            return
+        for one in standing:
+            before = self._of.get(one.number)
+            if one != before:
+                self._put(signers, one, before, now)
+                self._of[one.number] = one
+        self._points = standing
+
+    def _put(self, signers: Signers, one: Point, before: Point | None, now: int) -> None:
+        first = 0 if before is None else len(before.keys) - 1
+        for key in one.keys[first:]:
+            since = _ms(key.starts)
+            until = FOREVER if key.ends is None else max(_ms(key.ends), since + 1)
+            if not one.active and key is one.keys[-1]:
+                until = min(until, max(now, since + 1))
+            signers.put(Registered(one.number, bytes.fromhex(key.public), one.owner, one.unit, since, until))
+
+
+@dataclass(eq=False)
+class TenantField:
+    """The field of one tenant."""
+
+    tenant: str
+    desk: Desk
+    running: Running
+    door: Door | None
+    signer: Signer
+    known: _Known
+    heard_file: Path
+    lines: Log
+    _heard: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    _signed: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
+    """Sequences of set points, by id and version, that stand in the log and have not left yet."""
+    _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
+    """What devices of regulated units were told last, by regulation and unit."""
+    _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        intake = self.running.intake
+        self._sequence, self._signed_at = intake.standing(PLATFORM, True)
+        loop = asyncio.get_running_loop()
+
+        def heard(raws: list[bytes], size: int) -> None:
+            with suppress(RuntimeError):  # the loop has ended: the next start reads them from the log
+                loop.call_soon_threadsafe(self._heard.append, (size, raws))
+
+        intake.heard = heard
+        self._heard += self._missed()
+
+    async def close(self) -> None:
+        if self.door is not None:
+            await self.door.close()
+        await asyncio.to_thread(self.running.close)
+
+    # ---------------------------------------------------------------- in
+
+    async def take(self, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
+        """Take a batch of a sender; what it is told. Raises Unavailable."""
+        state = self.desk.state(self.tenant)
+        self.known.bring(self.running.intake.signers, state, self.running.now())
+        try:
+            answer = await asyncio.wrap_future(self.running.submit([Part(payload, owners)]))
+        except CoflexError as fault:
+            raise Unavailable(fault.message, fault.remedy) from fault
+        told = told_of(self.running, answer.outcomes[0], answer.note)
+        now = self.desk.now(self.tenant)
+        waiting = {int(point): unacknowledged(state, int(point), now) for point in told["through"]}
+        texts = {str(point): self._texts(some) for point, some in waiting.items() if some}
+        return told | {"set_points": texts}
+
+    def _texts(self, sequences: Sequence[int]) -> tuple[str, ...]:
+        log = self.running.intake.log
+        found = [log.find(PLATFORM, sequence, True) for sequence in sequences]
+        return tuple(b64encode(log.read(leaf, 1)[0]).decode() for leaf in found if leaf is not None)
+
+    # ---------------------------------------------------------------- a look at what is due
+
+    async def turn(self) -> None:
+        """Bring new keys in, tell the machine what devices answered, and send what is to be sent. Raises CoflexError,
+        ConnectionError."""
+        state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
+        self.known.bring(self.running.intake.signers, state, _ms(now))
+        await self._hear()
+        waiting = outbox(state, now)
+        if waiting:
+            # Nothing leaves on the ground of what a crash could take back.
+            await self.desk.settled()
+            await self._send(waiting)
+        await self._share(state, now)
+
+    async def _hear(self) -> None:
+        """Tell the machine what devices answered."""
+        while self._heard:
+            size, raws = self._heard[0]
+            for first in range(0, len(raws), MOST_HEARD):
+                words = [_word(raw) for raw in raws[first : first + MOST_HEARD]]
+                await self._command("set_point.heard", {"acknowledgements": words})
+            self._heard.pop(0)
+            fresh = self.heard_file.with_suffix(".new")
+            fresh.write_text(f"{size}\n")
+            fresh.replace(self.heard_file)
+
+    def _missed(self) -> list[tuple[int, list[bytes]]]:
+        """Acknowledgements in the log that the machine was not told of before the last stop."""
+        log = self.running.intake.log
+        try:
+            first = int(self.heard_file.read_text())
+        except (OSError, ValueError):
+            first = 0
+        found = []
+        for start in range(min(first, log.size), log.size, MOST_CERTIFIED):
+            count = min(MOST_CERTIFIED, log.size - start)
+            raws = [raw for raw in log.read(start, count) if raw[1] == Kind.ACKNOWLEDGEMENT]
+            if raws:
+                found.append((start + count, raws))
+        return found
+
+    async def _command(self, verb: str, form: Mapping[str, Any]) -> None:
+        await self.desk.submit(Command(self.tenant, verb, "", "", "", ACTOR, body_of(form)))
+
+    # ---------------------------------------------------------------- out
+
+    async def _send(self, waiting: Sequence[Outgoing]) -> None:
+        for one in waiting:
+            if (one.id, one.version) not in self._signed:
+                bodies = [self._body(one, told) for told in one.messages]
+                self._signed[one.id, one.version] = await self._log(bodies)
+        if self.door is not None:
+            await self.door.send(
+                [
+                    (f"s/{one.point}", self._raw(sequence))
+                    for one in waiting
+                    for sequence in self._signed[one.id, one.version]
+                ]
+            )
+        at = self.desk.now(self.tenant)
+        sent = [
+            {"id": one.id, "version": one.version, "sequences": self._signed[one.id, one.version]} for one in waiting
+        ]
+        await self._command("set_point.sent", {"set_points": sent, "at": at})
+        self._signed.clear()
+
+    def _body(self, one: Outgoing, told: Told) -> bytes:
+        power = told.power_w
+        if power is None:  # nothing was foreseen: around what flows now, around nothing where that is not known either
+            power = self._flowing(one.point) + told.change_w
+        return message.SetPoint(
+            point=one.point,
+            order=one.order,
+            starts=_ms(told.starts),
+            ends=_ms(told.ends),
+            power_w=power,
+            change_w=told.change_w,
+            stops=bool(told.flags & REPLACES),
+            continuous=bool(told.flags & CONTINUOUS),
+        ).encode()
+
+    def _flowing(self, point: int) -> int:
+        """The last measured power of a point, W; 0 where there is none."""
+        values = self.running.live([point], None)
+        return next((round(one.value) for one in values if one.quantity == Quantity.ACTIVE_POWER_W), 0)
+
+    async def _log(self, bodies: Sequence[bytes]) -> tuple[int, ...]:
+        """Sign set points and write them to the log: their sequences, once they are durable. Raises CoflexError."""
+        async with self._signing:
+            raws, sequences = [], []
+            for body in bodies:
+                # Times of one signer rise, whatever its clock does.
+                self._signed_at = max(self._signed_at + 1, self.running.now())
+                self._sequence += 1
+                raws.append(seal(self.signer.sign, Kind.SET_POINT, PLATFORM, self._sequence, self._signed_at, body))
+                sequences.append(self._sequence)
+            answer = await asyncio.wrap_future(self.running.submit([Part(b"".join(raws))]))
+            refused = answer.outcomes[0].refused
+            if refused:
+                raise CoflexError(
+                    f"The log refuses a set point: {refused[0].code}.", "Look at the clock of this machine."
+                )
+            return tuple(sequences)
+
+    def _raw(self, sequence: int) -> bytes:
+        log = self.running.intake.log
+        leaf = log.find(PLATFORM, sequence, True)
+        assert leaf is not None  # it was written before its sequence was known
+        return log.read(leaf, 1)[0]
+
+    # ---------------------------------------------------------------- regulation
+
+    async def _share(self, state: State, now: datetime) -> None:
+        """Tell the devices of regulated units their shares, anew for each quarter-hour; end those that stopped."""
+        if self.door is None:
+            return
+        due = {(one.regulation, one.unit): one for one in shares_told(state, now)}
+        changed = [one for key, one in due.items() if self._shares.get(key) != one]
+        ended = [one for key, one in self._shares.items() if key not in due and one.ends > now]
+        if not changed and not ended:
+            self._shares = due
+            return
+        await self.desk.settled()
+        told = [(one, share) for one in changed for share in self._share_bodies(one)]
+        told += [(one, self._end_of(one, now)) for one in ended]
+        sequences = await self._log([body for _, body in told])
+        await self.door.send(
+            [(f"s/{one.point}", self._raw(sequence)) for (one, _), sequence in zip(told, sequences, strict=True)]
+        )
+        self._shares = due
+
+    def _share_bodies(self, one: ShareTold) -> list[bytes]:
+        """A share each way: `change_w` is the most of it, its sign the way."""
+        power = self._flowing(one.point) if one.power_w is None else one.power_w
+        order = order_bytes(self.tenant, one.regulation)
+        return [
+            message.SetPoint(one.point, order, _ms(one.starts), _ms(one.ends), power, change, continuous=True).encode()
+            for change in (one.up_w, -one.down_w)
+            if change
+        ]
+
+    def _end_of(self, one: ShareTold, now: datetime) -> bytes:
+        order, at = order_bytes(self.tenant, one.regulation), _ms(now)
+        return message.SetPoint(one.point, order, at, at, 0, 0, stops=True).encode()
+
+    async def signal(self, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
+        """Say what is asked of a regulated group: number of the group, sequence, kW as cut to the band. Raises
+        Unavailable, Refused."""
+        now = self.desk.now(self.tenant)
+        if not regulation.running(now):
+            refuse("The signal", [Finding("regulation", "not_running", "It does not run now; look at its times.")])
+        if self.door is None or not self.door.connected:
+            raise Unavailable("No broker is connected, by which a signal could leave.", "Ask the operator.")
+        cut = min(max(kw, -float(regulation.down_kw)), float(regulation.up_kw))
+        group = group_of(self.tenant, regulation.band)
+        band = regulation.up_kw if cut >= 0 else regulation.down_kw
+        starts = _ms(now)
+        body = message.SetPoint(
+            point=group,
+            order=order_bytes(self.tenant, regulation.id),
+            starts=starts,
+            ends=starts + round(1000 * seconds),
+            power_w=1000 * max(band, 1),
+            change_w=round(1000 * cut),
+            continuous=True,
+        ).encode()
+        (sequence,) = await self._log([body])
+        try:
+            await self.door.send([(f"r/{group}", self._raw(sequence))])
+        except ConnectionError as fault:
+            raise Unavailable("The broker did not take the signal.", "Send it again.") from fault
+        return group, sequence, cut
+
+    # ---------------------------------------------------------------- certificates
+
+    def certificate(self, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime) -> bytes:
+        """Certificate of what points signed in [start, end) and of set points of these sequences. Raises NotFound,
+        Refused where it is more than a certificate holds."""
+        log = self.running.intake.log
+        size, first, last = log.size, _ms(start), _ms(end)
+        leaves = [leaf for leaf in (log.find(PLATFORM, one, True) for one in orders) if leaf is not None]
+        for segment in log.since(0):
+            for place in segment.of(list(points)):
+                signed_at = HEADER.unpack_from(segment.read(place, 1)[0])[5]
+                if first <= signed_at < last and segment.first + place < size:
+                    leaves.append(segment.first + place)
+        if len(leaves) > MOST_CERTIFIED:
+            told = f"These are {len(leaves)} messages; ask for a shorter time, with at most {MOST_CERTIFIED}."
+            refuse("The certificate", [Finding("to", "too_many", told)])
+        if not leaves:
+            raise NotFound("The log holds nothing of that time.", "Ask for another time.")
+        return encode(certificate(log, self.running.intake.signers, sorted(leaves)))
+
+
+def _word(raw: bytes) -> dict[str, Any]:
+    """An acknowledgement as the machine is told of it."""
+    told = decode(raw)
+    said = decode_acknowledgement(told.body)
+    return {
+        "sequence": said.of_sequence,
+        "hop": _HOPS[said.hop],
+        "verdict": _VERDICTS[said.verdict],
+        "at": _EPOCH + told.signed_at * _MS,
+    }
+
+
+def _ms(at: datetime) -> int:
+    """Milliseconds since the epoch."""
+    return (at - _EPOCH) // _MS
