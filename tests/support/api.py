@@ -32,6 +32,7 @@ from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.service.gates import TenantGates
 from coflex.service.machine import Machine
 from coflex.service.sequencer import Sequencer
+from support.canned_field import CannedField
 from support.platform import LONG_AGO, SECRET, TENANT, TEST_VERBS, Clock, key_of, put, ready
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Api:
         self.identity = Identity(self.machine, self.clock, keys, "http://test", limits)
         self.desk = Desk(self.machine, self.sequencer, self.journal, self.clock, self.identity.authenticate)
         self.accounts = Accounts(keys, Passwords(PasswordHasher(1, 8, 1)), registrations=registrations)
-        self.starlette = create_app(self.desk, self.accounts, READERS)
+        self.starlette = create_app(self.desk, self.accounts, READERS, field=CannedField())
         self.app: ASGIApp = Orders(self.starlette, self.desk, lambda *words: None)
 
     @property

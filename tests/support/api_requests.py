@@ -47,6 +47,11 @@ ELSEWHERE = {
     "scheduling_test_answer": {"test-1": "test-2"},
     "scheduling_unit_agree": {"su-1": "su-4"},
 }
+# Parameters without which there is no answer.
+QUERIES = {
+    "get_proof": "?leaf=0",
+    "get_certificate": "?from=2016-07-04T00:00:00Z&to=2016-07-05T00:00:00Z",
+}
 # Bodies that the document gives no example of, or one that names what is not here.
 BODIES: dict[str, Any] = {
     "client_create": {
@@ -108,6 +113,8 @@ BODIES: dict[str, Any] = {
         "session": OUTCOME, "band": "sp-1-local", "ends": "2016-07-04T23:00:00Z", "starts": "2016-07-04T22:00:00Z",
         "up_kw": 5, "down_kw": 5,
     },
+    "measurements_bring": {"messages": []},
+    "regulation_signal": {"kw": 5.0, "seconds": 12.0},
     "device_enrol": {"unit": "cu-act", "public_key": "ab" * 32},
     "device_rotate_key": {"public_key": "cd" * 32},
     "data_grant_give": {
@@ -176,6 +183,7 @@ class Operation:
         for name, value in NAMED.items():
             path = path.replace(f"{{{name}}}", value.format(party))
         assert "{" not in path, f"what is {path}?"
+        path += QUERIES.get(self.id, "")
         for before, after in ELSEWHERE.get(self.id, {}).items():
             path = path.replace(before, after)
         return self.method, path

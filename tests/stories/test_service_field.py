@@ -1,0 +1,227 @@
+"""Stories of the field of the running service: what devices say and are told, and who may see it (ACT-01, ACT-02,
+ACT-05, CERT-01, CERT-02)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from gmqtt import Client
+
+from coflex.evidence.certificate import Trust, parse, verify
+from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
+from coflex.evidence.message import Hop, Kind, Message, Verdict, decode, decode_set_point
+from coflex.register.activations import Regulation, SetPointEntry, SetPointState, Share
+from support.field_service import FieldService, at, ms, orders
+from support.mosquitto import mosquitto
+from support.ordered import GLOBAL
+from support.platform import TENANT, put
+
+
+def run(service: FieldService, story: Callable[[FieldService], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        async with service.running():
+            await story(service)
+
+    asyncio.run(whole())
+
+
+def entry_of(service: FieldService, unit: str) -> SetPointEntry:
+    return next(one for one in service.state.all(SetPointEntry) if one.unit == unit)
+
+
+@pytest.mark.spec("ACT-01", "ACT-02", "CERT-01")
+def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a_certificate(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-6)
+        assert entry_of(service, "cu-0001").state is SetPointState.WAITING
+        told = await service.bring(meter.measured(at(-8), [3_000] * 15))
+        assert (told["received"], told["accepted"], told["through"], told["open"]) == (1, 1, {"1": 1}, {})
+        assert told["at"] == ms(at(-6)) and told["set_points"] == {}
+        await service.turn()
+        sent = entry_of(service, "cu-0001")
+        assert sent.state is SetPointState.SENT and sent.sequences == (1, 2, 3, 4)
+
+        came = orders(await service.bring(meter.measured(at(-7), [3_000] * 15)), 1)
+        platform = (await service.ask("GET", "/field")).json()
+        for one in came:  # by another library than the one that signed
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(platform["key"])).verify(one.signature, one.signed)
+        bodies = [decode_set_point(one.body) for one in came]
+        assert [(one.point, one.change_w, one.starts) for one in bodies] == [
+            (1, 100_000, ms(at(15 * quarter))) for quarter in range(4)
+        ]
+        # Nothing was foreseen here, so the power is around what flowed last.
+        assert {one.power_w for one in bodies} == {103_000}
+
+        answered = await service.bring(meter.answer(came[0], service.now, Hop.LIGHT_NODE))
+        assert answered["accepted"] == 1
+        await service.turn()
+        (mark,) = entry_of(service, "cu-0001").acknowledgements
+        assert (mark.hop, mark.verdict) == ("light_node", "taken")
+        assert orders(await service.bring(meter.measured(at(-6), [3_000] * 15)), 1) == []
+
+        span = f"from={at(-10).isoformat()}&to={at(60).isoformat()}".replace("+", "%2B")
+        made = await service.ask("GET", f"/units/cu-0001/certificate?{span}")
+        assert made.status_code == 200, made.text
+        (certificate,) = parse(made.content)
+        key = NoteKey.parse((await service.ask("GET", "/measurements/key", None)).text.strip())
+        assert verify(certificate, Trust(key.public)) == []
+        kinds = [decode(record.message).kind for record in certificate.records]
+        assert sorted(kinds) == [Kind.MEASUREMENT] * 3 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT]
+
+        checkpoint = (await service.ask("GET", "/measurements/checkpoint", None)).text
+        assert verify_note(parse_note(checkpoint), key) and parse_note(checkpoint).checkpoint.size == 8
+        proof = await service.ask("GET", "/measurements/proof?from=4&to=8", None)
+        assert proof.status_code == 200 and proof.json()["proof"]
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("CERT-02")
+def test_live_values_and_certificates_are_for_whom_the_owner_lets_see_them(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-6)
+        await service.bring(meter.measured(at(-7), [-2_000, *[None] * 13, -1_500]))
+        live = (await service.ask("GET", "/units/cu-0001/live")).json()["items"]
+        assert [(one["quantity"], one["value"], one["at"]) for one in live] == [
+            (1, -1500.0, at(-7 + 56 / 60).isoformat().replace("+00:00", "Z"))
+        ]
+        span = f"from={at(-10).isoformat()}&to={at(0).isoformat()}".replace("+", "%2B")
+        places = ("/units/cu-0001/live", f"/units/cu-0001/certificate?{span}")
+
+        async def seen(party: str) -> list[int]:
+            return [(await service.ask("GET", place, party)).status_code for place in places]
+
+        assert [await seen(party) for party in ("owner", "sp-1")] == [[200, 200]] * 2
+        assert [await seen(party) for party in ("sp-2", "dso", "tso", "mo")] == [[404, 404]] * 4
+        given = await service.ask(
+            "POST", "/data-grants", unit="cu-0001", party="dso", scope=["live"], starts=at(-60).isoformat(),
+            ends=at(600).isoformat(),
+        )  # fmt: skip
+        assert given.status_code == 201, given.text
+        assert await seen("dso") == [200, 404]
+        unknown = await service.ask("GET", "/units/cu-9999/live", "dso")
+        hidden = await service.ask("GET", "/units/cu-0001/live", "sp-2")
+        assert unknown.json()["detail"].replace("cu-9999", "cu-0001") == hidden.json()["detail"]
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-02", "CERT-02")
+def test_messages_are_brought_by_the_owner_or_the_provider_and_by_nobody_else(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        first, second = await service.enrol("cu-0001", 1), await service.enrol("cu-0002", 2)
+        assert (await service.bring(first.measured(at(-120), [1] * 15), party="sp-1"))["accepted"] == 1
+        for party in ("dso", "tso", "mo"):
+            assert (await service.ask("POST", "/measurements", party, messages=[])).status_code == 403
+        assert (await service.ask("POST", "/measurements", None, messages=[])).status_code == 401
+        # A key that is trusted no more signs nothing more; a message under another's number is of no key.
+        forged = second.message(1, signer=1, first=ms(at(-119)))
+        told = await service.bring(forged, second.measured(at(-120), [1] * 15))
+        assert [one["code"] for one in told["refused"]] == ["wrong_signature"] and told["accepted"] == 1
+        device = next(one for one in (await service.ask("GET", "/devices")).json()["items"] if one["point"] == 2)
+        service.to(-110)
+        revoked = await service.ask("POST", f"/devices/{device['id']}/revoke", reason="stolen")
+        assert revoked.status_code == 200
+        service.to(-100)
+        told = await service.bring(second.measured(at(-101), [1] * 15), first.measured(at(-101), [1] * 15))
+        assert [one["code"] for one in told["refused"]] == ["not_active"] and told["accepted"] == 1
+        # Its old messages still count as its own.
+        span = f"from={at(-130).isoformat()}&to={at(-90).isoformat()}".replace("+", "%2B")
+        old = await service.ask("GET", f"/units/cu-0002/certificate?{span}")
+        assert old.status_code == 200 and verify(parse(old.content)[0]) == []
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-01")
+def test_what_a_device_answered_before_a_stop_is_told_after_it_and_numbers_go_on(tmp_path: Path) -> None:
+    service = FieldService(tmp_path)
+
+    async def before(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-6)
+        await service.turn()
+        came = orders(await service.bring(meter.measured(at(-7), [1] * 15)), 1)
+        await service.bring(meter.answer(came[0], service.now, Hop.LIGHT_NODE, Verdict.REFUSED))
+        assert entry_of(service, "cu-0001").acknowledgements == ()
+
+    async def after(service: FieldService) -> None:
+        await service.turn()
+        (mark,) = entry_of(service, "cu-0001").acknowledgements
+        assert (mark.hop, mark.verdict) == ("light_node", "refused")
+        await service.enrol("cu-0003", 2)
+        await service.turn()
+        assert entry_of(service, "cu-0003").sequences == (5, 6, 7, 8)
+
+    run(service, before)
+    run(service, after)
+
+
+@pytest.mark.spec("ACT-01", "ACT-05")
+def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_path: Path) -> None:
+    async def story(service: FieldService, port: int) -> None:
+        heard: list[tuple[str, Message]] = []
+        listener = Client("listener", clean_session=True)
+        listener.on_connect = lambda client, *_: client.subscribe(f"coflex/{TENANT}/#", qos=1)
+        listener.on_message = lambda _, topic, payload, *__: heard.append(
+            (topic.removeprefix(f"coflex/{TENANT}/"), decode(bytes(payload)))
+        )
+        await listener.connect("127.0.0.1", port)
+        await service.enrol("cu-0001", 1)
+        service.to(-6)
+        field = await service.fields.of(TENANT)
+        await until(lambda: field.door is not None and field.door.connected)
+        await service.turn()
+        await until(lambda: len(heard) == 4)
+        assert {topic for topic, _ in heard} == {"s/1"} and entry_of(service, "cu-0001").state is SetPointState.SENT
+
+        heard.clear()
+        shares = (Share("cu-0001", 40, 30, 1), Share("cu-0003", 60, 70, 1))
+        regulation = Regulation(
+            "r-1", "tso", "sp-1", "global_energy", GLOBAL, (), "sp-1-global", at(-10), at(60), 100, 100, 300, shares,
+            ("dso",),
+        )  # fmt: skip
+        service.sequencer.submit(put([regulation]))
+        await service.turn()
+        await until(lambda: len(heard) == 2)
+        told = [decode_set_point(one.body) for _, one in heard]
+        assert [(one.change_w, one.continuous, one.ends) for one in told] == [
+            (40_000, True, ms(at(0))), (-30_000, True, ms(at(0))),
+        ]  # fmt: skip
+        await service.turn()  # nothing new, nothing sent
+        answer = await service.ask("POST", "/regulations/r-1/signal", "tso", kw=-250)
+        assert answer.status_code == 200 and answer.json()["kw"] == -100
+        await until(lambda: len(heard) == 3)
+        topic, raw = heard[2]
+        signal = decode_set_point(raw.body)
+        assert topic == f"r/{answer.json()['group']}" == f"r/{signal.point}"
+        assert (signal.change_w, signal.power_w, signal.ends - signal.starts) == (-100_000, 100_000, 12_000)
+        for party, status in (("sp-1", 403), ("sp-2", 404), ("dso", 403)):
+            assert (await service.ask("POST", "/regulations/r-1/signal", party, kw=1)).status_code == status
+        wrong = await service.ask("POST", "/regulations/r-1/signal", "tso", kw=1e9, seconds=0)
+        assert {one["place"] for one in json.loads(wrong.content)["findings"]} == {"kw", "seconds"}
+        await listener.disconnect()
+
+    with mosquitto(tmp_path / "broker") as broker:
+        service = FieldService(tmp_path, f"mqtt://127.0.0.1:{broker.port}")
+
+        async def whole(service: FieldService) -> None:
+            await story(service, broker.port)
+
+        run(service, whole)
+
+
+async def until(true: Callable[[], Any]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
