@@ -78,8 +78,9 @@ async def _run(settings: Settings, tell: Tell) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     disk = FolderDisk(settings.state / "buffer")
-    gateway = make(settings, SystemClock(), disk, tell)
-    link = link_of(settings, gateway, SystemClock(), Random(), gateway.node.tell)
+    clock = SystemClock() if settings.sandbox is None else await asyncio.to_thread(sandbox_clock, settings)
+    gateway = make(settings, clock, disk, tell)
+    link = link_of(settings, gateway, clock, Random(), gateway.node.tell)
     tell(
         "started", f"Point {settings.point} of {settings.tenant} runs; message {gateway.node.outbox.last} was the last."
     )
@@ -88,6 +89,31 @@ async def _run(settings: Settings, tell: Tell) -> None:
     finally:
         gateway.node.outbox.close()
     tell("stopped", f"Stopped after message {gateway.node.outbox.last}; {len(gateway.node.outbox)} wait in the buffer.")
+
+
+def sandbox_clock(settings: Settings) -> Clock:
+    """A clock that goes with that of the tenant in a sandbox. Raises CoflexError where the platform does not tell it,
+    or where it does not run at the pace of time."""
+    import httpx
+
+    assert settings.sandbox is not None
+    door, machine = door_of(settings.sandbox), SystemClock()
+    headers = {} if door.token is None else {"authorization": f"Bearer {door.token}"}
+    place = f"{door.url.rstrip('/')}/v1/{settings.tenant}/time"
+    try:
+        answer = httpx.get(place, headers=headers, verify=door.tls or True, timeout=door.timeout_s)
+        answer.raise_for_status()
+        told = answer.json()
+        now, speed = datetime.fromisoformat(told["now"]), told["speed"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as fault:
+        message = f"The time of the sandbox is not told by {place}: {fault or type(fault).__name__}."
+        raise CoflexError(message, "Look at url and token of 'sandbox', and at the tenant.") from None
+    if speed != 1:
+        raise CoflexError(
+            f"The clock of the sandbox runs at {speed} times the pace of time.",
+            "Set its speed to 1 (POST /sandbox/clock) and start the device again.",
+        )
+    return ScaledClock(machine, 1.0, round(1000 * now.timestamp()), machine.monotonic_ms())
 
 
 def make(settings: Settings, clock: Clock, disk: Disk, tell: Tell) -> Gateway:

@@ -516,7 +516,7 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
 def test_the_configuration_in_the_documentation_is_good(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/device.md").read_text(encoding="utf-8")
     path = tmp_path / "device.yaml"
-    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    path.write_text(page.partition("## Configuration")[2].partition("```yaml\n")[2].partition("```")[0])
     found = read_settings(path)
     assert found.fcr is not None and found.meter.modbus is not None and len(found.limits.owner().closed) == 2
 

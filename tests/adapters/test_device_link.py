@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from coflex.domain.errors import CoflexError
 from coflex.evidence.keys import public_of, sign, verify
 from coflex.evidence.message import Hop, Kind, SetPoint, Verdict, decode, decode_acknowledgement, seal, split
 from support.command import coflex
-from support.field import Bench
+from support.field import NOON, Bench, set_point
 from support.forked import Forked
 from support.mosquitto import PASSWORD, USER, Mosquitto, mosquitto
 
@@ -356,6 +357,61 @@ class Posting:
 
     def notice(self) -> dict[str, Any]:
         return {}
+
+
+def test_a_link_that_is_woken_and_stopped_in_the_same_moment_stops() -> None:
+    async def act() -> None:
+        posting = Posting(bench := Bench(), Courier(bench.node.author, settle_ms=0))
+        place = HttpDoor("http://127.0.0.1:9")
+        link = HttpLink(place, TENANT, [posting], SystemClock(), random.Random(1), lambda code, text: None)
+        task = asyncio.create_task(link.run())
+        await asyncio.sleep(0.3)
+        link.poke(posting.point)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=3)
+        assert done and task.cancelled()
+
+    asyncio.run(act())
+
+
+@pytest.mark.spec("ACT-02")
+def test_over_http_set_points_come_with_the_answers() -> None:
+    class Led(Posting):
+        def order(self, raw: bytes) -> None:
+            self.bench.node.order(raw)
+
+    async def act() -> None:
+        bench, told = Bench(), []
+        bench.run(60)
+        order = set_point(1, NOON + 60_000, NOON + 600_000, -1_000)
+        answer = {"received": 1, "refused": [], "through": {"7": 1}, "open": {}, "at": NOON,
+                  "set_points": {"7": [b64encode(order).decode()], "8": ["AAAA"]}}  # fmt: skip
+        replies = [answer, {"through": {}, "set_points": "none"}]
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                    await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
+                    body = json.dumps(replies.pop(0) if replies else {"through": {}}).encode()
+                    writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        led = Led(bench, Courier(bench.node.author, settle_ms=0))
+        place = HttpDoor(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", longest_wait_s=0.05)
+        link = HttpLink(place, TENANT, [led], SystemClock(), random.Random(1), lambda code, text: told.append(code))
+        task = asyncio.create_task(link.run())
+        try:
+            await until(lambda: bench.node.set_points.held)
+            assert bench.node.target().power_w == -1_000
+            link.poke(led.point)
+            await until(lambda: "unreadable" in told)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+
+    asyncio.run(asyncio.wait_for(act(), 20))
 
 
 @pytest.mark.spec("ACT-02")

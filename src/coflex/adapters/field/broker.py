@@ -154,9 +154,8 @@ class Door:
             lost = asyncio.Event()
             client = self._made(lost)
             try:
-                await asyncio.wait_for(
-                    client.connect(self._address.host, self._address.port, ssl=self._context), CONNECT_S
-                )
+                async with asyncio.timeout(CONNECT_S):
+                    await client.connect(self._address.host, self._address.port, ssl=self._context)
                 await lost.wait()
             except asyncio.CancelledError:
                 raise

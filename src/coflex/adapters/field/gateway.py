@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,10 +157,10 @@ class Gateway:
             change = self.node.set_points.next_change(now)
             pause = LEAD_S if change is None else min(LEAD_S, max(0.0, (change - self._clock.utc_ms()) / 1000))
             self._lead_now.clear()
-            try:
-                await asyncio.wait_for(self._lead_now.wait(), pause)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it forgets to be cancelled where the event comes in the same moment.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._lead_now.wait()
 
     async def _follow(self, target: Target) -> None:
         if self._management is None:

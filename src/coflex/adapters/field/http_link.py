@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from base64 import b64decode
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from random import Random
@@ -85,10 +86,10 @@ class HttpLink:
                 one.courier.connected(now)
         batch = self._batch(now)
         if not batch:
-            try:
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
-            except TimeoutError:
-                return True
+            # Not wait_for: before Python 3.12 it forgets to be cancelled where the event comes in the same moment.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
             return True
         try:
             answer = await client.post(self._place, content=b"".join(batch))

@@ -258,7 +258,8 @@ class MqttLink:
     async def _leave(self, client: Client) -> None:
         """End a connection, whatever state it is in."""
         with suppress(Exception):
-            await asyncio.wait_for(client.disconnect(), 2.0)
+            async with asyncio.timeout(2.0):
+                await client.disconnect()
 
     # ------------------------------------------------------------ what comes down
 

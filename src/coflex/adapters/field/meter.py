@@ -275,7 +275,8 @@ class CommandManagement:
         except OSError as fault:
             raise NotReachable(f"{self._command[0]} cannot be run: {fault}.", "Correct the command.") from fault
         try:
-            code = await asyncio.wait_for(process.wait(), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                code = await process.wait()
         except TimeoutError:
             raise NotReachable(f"{self._command[0]} does not end.", f"It has {self._timeout_s:g} s.") from None
         finally:

@@ -209,7 +209,8 @@ class Afrr(Document):
 
 
 class Settings(Document):
-    """`state`: the folder of key and buffer. `sample_s`: how often the meter is read. `buffer_mb`: most on disk."""
+    """`state`: the folder of key and buffer. `sample_s`: how often the meter is read. `buffer_mb`: most on disk.
+    `sandbox`: a platform whose tenant's time is followed in the place of the machine's, to try things."""
 
     tenant: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
     point: int = Field(ge=1, lt=1 << 32)
@@ -227,6 +228,7 @@ class Settings(Document):
     clock_bound_s: Positive = 2.0
     fcr: Fcr | None = None
     afrr: Afrr | None = None
+    sandbox: Http | None = None
 
 
 # ---------------------------------------------------------------- reading
@@ -327,14 +329,17 @@ def _from(settings: Settings, folder: Path) -> Settings:
     def at(path: Path | None) -> Path | None:
         return None if path is None else folder / path
 
+    def door(http: Http | None) -> Http | None:
+        return http and http.model_copy(update={"ca": at(http.ca), "token_file": at(http.token_file)})
+
     mqtt, http = settings.link.mqtt, settings.link.http
     if mqtt is not None:
         tls = mqtt.tls and Tls(ca=at(mqtt.tls.ca), certificate=at(mqtt.tls.certificate), key=at(mqtt.tls.key))
         mqtt = mqtt.model_copy(update={"tls": tls, "password_file": at(mqtt.password_file)})
-    if http is not None:
-        http = http.model_copy(update={"ca": at(http.ca), "token_file": at(http.token_file)})
-    link = Link(mqtt=mqtt, http=http)
-    return settings.model_copy(update={"state": folder / settings.state, "link": link})
+    link = Link(mqtt=mqtt, http=door(http))
+    return settings.model_copy(
+        update={"state": folder / settings.state, "link": link, "sandbox": door(settings.sandbox)}
+    )
 
 
 def _ms(instant: datetime) -> int:

@@ -198,7 +198,9 @@ async def _lines(
                 after = items[-1].number, items[-1].position
             if len(items) == MOST_PER_PAGE:
                 continue
+            # Not wait_for: before Python 3.12 it forgets to be cancelled where the bell rings in the same moment.
             with suppress(TimeoutError):
-                await asyncio.wait_for(ring.wait(), bell.heartbeat_s)
+                async with asyncio.timeout(bell.heartbeat_s):
+                    await ring.wait()
     finally:
         end()
