@@ -271,7 +271,7 @@ def test_without_a_word_the_platform_serves_on_this_machine_from_a_file() -> Non
     assert vars(settings) == {
         "data": Path("data"), "database_url": None, "host": "127.0.0.1", "port": 8080, "tls_cert": None,
         "tls_key": None, "log_format": None, "speed": 1, "demo": True, "case": None,
-        "private_webhooks": False,
+        "private_webhooks": False, "mqtt": None,
     }  # fmt: skip
 
 
@@ -280,12 +280,13 @@ def test_options_and_the_environment_choose_database_place_and_address(tmp_path:
     fake = Fake()
     url = "postgresql://coflex:secret@db/coflex"
     words = ("--port", 0, "--host", "::1", "--no-demo", "--speed", 60, "--log-format", "json", "--case", "cases/mine")
+    words += ("--mqtt", "mqtts://broker:8883")
     told = say(fake, "serve", *words, COFLEX_DATABASE_URL=url, COFLEX_DATA=str(tmp_path))
     assert told.exit_code == 0, told.output
     ((_, settings),) = fake.asked
     assert (settings.database_url, settings.data, settings.port, settings.host) == (url, tmp_path, 0, "::1")
     assert (settings.demo, settings.speed, settings.log_format) == (False, 60, "json")
-    assert settings.case == Path("cases/mine")
+    assert (settings.case, settings.mqtt) == (Path("cases/mine"), "mqtts://broker:8883")
 
 
 def test_a_service_that_cannot_start_is_told_in_a_sentence_and_ends_with_1() -> None:
