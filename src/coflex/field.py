@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coflex.adapters.field.broker import Address, Door
-from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.measurements.cosigning import Witness
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.rooms.measurements import FieldSettings
 from coflex.adapters.web.identity import Keys
@@ -28,7 +28,6 @@ from coflex.adapters.web.measurements import told_of
 from coflex.domain.activation import Hop, Verdict
 from coflex.domain.errors import CoflexError, Finding, NotFound, refuse
 from coflex.evidence import message
-from coflex.evidence.certificate import encode
 from coflex.evidence.keys import Signer
 from coflex.evidence.message import HEADER, Kind, Quantity, decode, decode_acknowledgement, seal
 from coflex.ingest import Running, open_ingest
@@ -75,10 +74,20 @@ _VERDICTS = {
 class Fields:
     """Implements `coflex.adapters.web.api.rooms.measurements.Field`. Used on the running loop.
 
-    `folder`: of all logs. `broker`: None without MQTT. `lines`: the service's own log.
+    `folder`: of all logs. `lines`: the service's own log. `broker`: None without MQTT. `witnesses`: asked for
+    cosignatures of every tenant's log.
     """
 
-    def __init__(self, desk: Desk, keys: Keys, folder: Path, lines: Log, broker: Address | None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        keys: Keys,
+        folder: Path,
+        lines: Log,
+        broker: Address | None = None,
+        witnesses: Sequence[Witness] = (),
+    ) -> None:
+        self._witnesses = tuple(witnesses)
         self._desk, self._keys, self._folder, self._lines, self._broker = desk, keys, folder, lines, broker
         self._opening: dict[str, asyncio.Task[TenantField]] = {}
         self._closed = False
@@ -136,6 +145,7 @@ class Fields:
         running = await asyncio.to_thread(
             open_ingest, folder, origin, signers, lambda: _ms(self._desk.now(tenant)), self._lines
         )
+        running.witnessed(self._witnesses)
         door = None
         if self._broker is not None:
             name = f"coflex/{origin}"
@@ -230,11 +240,16 @@ class TenantField:
                 loop.call_soon_threadsafe(self._heard.append, (size, raws))
 
         intake.heard = heard
+        cosigning = self.running.cosigning
+        self._asking = asyncio.create_task(cosigning.run()) if cosigning.witnesses else None
         self._heard += self._missed()
 
     async def close(self) -> None:
         if self.door is not None:
             await self.door.close()
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await asyncio.to_thread(self.running.close)
 
     # ---------------------------------------------------------------- in
@@ -450,7 +465,7 @@ class TenantField:
             refuse("The certificate", [Finding("to", "too_many", told)])
         if not leaves:
             raise NotFound("The log holds nothing of that time.", "Ask for another time.")
-        return encode(certificate(log, self.running.intake.signers, sorted(leaves)))
+        return self.running.certificate(sorted(leaves), ())
 
 
 def _word(raw: bytes) -> dict[str, Any]:

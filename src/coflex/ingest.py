@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from coflex.adapters.field.broker import Address, Door
 from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.measurements.cosigning import Cosigning, Witness, read_witnesses
 from coflex.adapters.measurements.intake import BUCKETS, Intake
 from coflex.adapters.measurements.log import SEGMENT_BYTES, Log
 from coflex.adapters.measurements.points import load
@@ -37,7 +38,8 @@ Tell = Callable[[str], None]
 class Settings:
     """How the ingest is run. `data`: its folder. `points`: the table of registered keys, CSV or Parquet. `origin`: the
     log's name, coflex/<tenant>/<log>. `senders`: CSV of SHA-256 of a token and owner, None: anybody may send. `mqtt`:
-    URL of a broker. `segment_bytes`: when a segment of the log becomes tables."""
+    URL of a broker. `witnesses`: table of those whose cosignatures are asked for. `segment_bytes`: when a segment of
+    the log becomes tables."""
 
     data: Path
     points: Path
@@ -48,6 +50,7 @@ class Settings:
     tls_key: Path | None = None
     senders: Path | None = None
     mqtt: str | None = None
+    witnesses: Path | None = None
     log_format: Literal["json", "text"] | None = None
     segment_bytes: int = SEGMENT_BYTES
 
@@ -73,10 +76,11 @@ def ingest(settings: Settings, tell: Tell) -> None:
     if settings.senders is not None:
         with settings.senders.open(newline="", encoding="utf-8") as file:
             senders = of_file(list(csv.reader(file)))
+    witnesses = () if settings.witnesses is None else read_witnesses(settings.witnesses)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
     listener = bind(listening)
-    platform = partial(_platform, settings, tenant, signers, senders, broker, listening, tell)
+    platform = partial(_platform, settings, tenant, signers, senders, broker, witnesses, listening, tell)
     here = address(listener, listening)
     tell(f"Measurements: POST {here}/v1/{tenant}/measurements, checkpoint: {here}/checkpoint, health: {here}/ready")
     run(listening, platform, tell, listener)
@@ -89,12 +93,15 @@ async def _platform(
     signers: Signers,
     senders: Senders,
     broker: Address | None,
+    witnesses: Sequence[Witness],
     listening: Listening,
     tell: Tell,
     _: Stopping,
 ) -> AsyncIterator[ASGIApp]:
     lines = logs(settings.log_format)
     running = open_ingest(settings.data, settings.origin, signers, clock, lines, settings.segment_bytes)
+    running.witnessed(witnesses)
+    asking = asyncio.create_task(running.cosigning.run()) if witnesses else None
     door = None
     try:
         if running.intake.log.torn:
@@ -109,6 +116,9 @@ async def _platform(
     finally:
         if door is not None:
             await door.close()
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
         await asyncio.to_thread(running.close)
 
 
@@ -130,6 +140,7 @@ def open_ingest(
         running = Running(origin, lines)
         running.intake = Intake(log, tables, signers, clock, running.failed)
         running.now = clock
+        running.witnessed(())
     except BaseException:
         log.close()
         raise
@@ -141,6 +152,7 @@ class Running:
 
     intake: Intake
     now: Callable[[], int]
+    cosigning: Cosigning
 
     def __init__(self, origin: str, lines: Lines | None) -> None:
         self.origin, self.tenant = origin, origin.split("/")[1]
@@ -155,11 +167,18 @@ class Running:
         if self._lines is not None:
             self._lines.error("fault", error=type(fault).__name__, where=places(fault))
 
+    def witnessed(self, witnesses: Sequence[Witness]) -> None:
+        """Whose cosignatures are asked for, once `cosigning` runs."""
+        self.cosigning = Cosigning(self.intake.log, witnesses, self.failed)
+
     def submit(self, parts: Sequence[Part]) -> Future[Answer]:
         return self.intake.submit(parts)
 
     def note(self) -> str:
         return self.intake.log.note
+
+    def cosigned(self) -> str:
+        return self.cosigning.note
 
     def key(self) -> str:
         return str(self.intake.log.key)
@@ -195,7 +214,12 @@ class Running:
         return self.intake.log.consistency(old, new)
 
     def certificate(self, leaves: Sequence[int], older: Sequence[int]) -> bytes:
-        return encode(certificate(self.intake.log, self.intake.signers, leaves, older))
+        """Under the newest checkpoint that all witnesses cosigned, where it covers these, else under the last one."""
+        cosigning, covered = self.cosigning, max(leaves, default=-1)
+        note, keys = (
+            (cosigning.note, [one.key for one in cosigning.witnesses]) if cosigning.size > covered else (None, ())
+        )
+        return encode(certificate(self.intake.log, self.intake.signers, leaves, older, note, keys))
 
     def live(self, points: Sequence[int], owners: frozenset[str] | None) -> list[Any]:
         return self.intake.live.last(points, owners)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Scope
 
 from coflex.adapters.exchange.tables.units_import import read_units
 from coflex.adapters.field.broker import Address
+from coflex.adapters.measurements.cosigning import Witness, read_witnesses
 from coflex.adapters.store import backup as copies
 from coflex.adapters.store.journal import SqlJournal
 from coflex.adapters.store.journal_reader import JournalReader
@@ -57,7 +58,8 @@ Tell = Callable[[str], None]
 class Settings:
     """How the service is run. `data`: its folder. `database_url`: PostgreSQL in the place of a file there. `speed`,
     `case`: of the sandbox that is made at the first start when `demo`. `private_webhooks`: whether webhooks may go to
-    addresses of this machine and its networks. `mqtt`: URL of the broker behind which devices are."""
+    addresses of this machine and its networks. `mqtt`: URL of the broker behind which devices are.
+    `witnesses`: table of those that cosign the logs of measurements."""
 
     data: Path
     database_url: str | None = None
@@ -71,6 +73,7 @@ class Settings:
     case: Path | None = None
     private_webhooks: bool = False
     mqtt: str | None = None
+    witnesses: Path | None = None
 
     @property
     def store(self) -> str | Path:
@@ -88,10 +91,11 @@ def clock() -> datetime:
 def serve(settings: Settings, tell: Tell) -> None:
     """Serve until SIGTERM or SIGINT. Raises CoflexError, with what to do, where it cannot begin."""
     broker = None if settings.mqtt is None else Address.parse(settings.mqtt)
+    witnesses = () if settings.witnesses is None else read_witnesses(settings.witnesses)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
     listener = bind(listening)
-    platform = partial(_platform, settings, broker, listening, address(listener, listening), tell)
+    platform = partial(_platform, settings, broker, witnesses, listening, address(listener, listening), tell)
     run(listening, platform, tell, listener)
 
 
@@ -111,7 +115,13 @@ class Running:
 
 @asynccontextmanager
 async def _platform(
-    settings: Settings, broker: Address | None, listening: Listening, here: str, tell: Tell, stopping: Stopping
+    settings: Settings,
+    broker: Address | None,
+    witnesses: Sequence[Witness],
+    listening: Listening,
+    here: str,
+    tell: Tell,
+    stopping: Stopping,
 ) -> AsyncIterator[ASGIApp]:
     """The platform on the running loop, from its store to its last entry."""
     log = logs(settings.log_format)
@@ -119,7 +129,7 @@ async def _platform(
     running = _running(journal, Keys(settings.data / KEYS, clock()), here, log)
     worker = engine.Worker(compute)
     webhooks = Webhooks(running.desk, journal, running.keys, private=settings.private_webhooks)
-    fields = Fields(running.desk, running.keys, settings.data / FIELD, log, broker)
+    fields = Fields(running.desk, running.keys, settings.data / FIELD, log, broker, witnesses)
     running.sequencer.listeners.append(webhooks.told)
     tasks: list[asyncio.Task[None]] = []
     try:

@@ -271,7 +271,7 @@ def test_without_a_word_the_platform_serves_on_this_machine_from_a_file() -> Non
     assert vars(settings) == {
         "data": Path("data"), "database_url": None, "host": "127.0.0.1", "port": 8080, "tls_cert": None,
         "tls_key": None, "log_format": None, "speed": 1, "demo": True, "case": None,
-        "private_webhooks": False, "mqtt": None,
+        "private_webhooks": False, "mqtt": None, "witnesses": None,
     }  # fmt: skip
 
 

@@ -19,6 +19,9 @@ class CannedRoom:
     def note(self) -> str:
         return f"{self.origin}\n1\nAAAA\n"
 
+    def cosigned(self) -> str:
+        return self.note()
+
     def key(self) -> str:
         return f"{self.origin}+00000000+AAAA"
 

@@ -20,7 +20,7 @@ class Ingest(Protocol):
 
     @property
     def Settings(self) -> Callable[..., Any]:  # noqa: N802  a class there
-        """data, points, origin, host, port, tls_cert, tls_key, senders, mqtt, log_format"""
+        """data, points, origin, host, port, tls_cert, tls_key, senders, mqtt, witnesses, log_format"""
         ...
 
     def ingest(self, settings: Any, tell: Callable[[str], None]) -> None:
@@ -58,6 +58,12 @@ def ingest(
         str | None,
         typer.Option(metavar="URL", envvar="COFLEX_MQTT", help="Broker: mqtt://user:password@host:1883, or mqtts://."),
     ] = None,
+    witnesses: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="Who cosigns the log: URL and key, a line each."
+        ),
+    ] = None,
     log_format: Annotated[
         LogForm | None, typer.Option(help="How stderr is written; text on a terminal and JSON elsewhere if not given.")
     ] = None,
@@ -78,6 +84,7 @@ def ingest(
             tls_key=tls_key,
             senders=senders,
             mqtt=mqtt,
+            witnesses=witnesses,
             log_format=None if log_format is None else log_format.value,
         )
         here.ingest(settings, _tell)

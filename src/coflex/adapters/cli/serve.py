@@ -82,7 +82,7 @@ class Service(Protocol):
     @property
     def Settings(self) -> Callable[..., Any]:  # noqa: N802  a class there
         """data, database_url; for `serve` also host, port, tls_cert, tls_key, log_format ("json", "text" or None),
-        speed, demo, case, private_webhooks, mqtt"""
+        speed, demo, case, private_webhooks, mqtt, witnesses"""
         ...
 
     def serve(self, settings: Any, tell: Progress) -> None:
@@ -140,6 +140,12 @@ def serve(
             metavar="URL", envvar="COFLEX_MQTT", help="Devices' broker: mqtt://user:password@host:1883, or mqtts://."
         ),
     ] = None,
+    witnesses: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="Who cosigns measurements: URL and key, a line each."
+        ),
+    ] = None,
 ) -> None:
     """Serve the platform to several companies at once, until Ctrl+C or SIGTERM: API, its documents and the screens.
 
@@ -159,6 +165,7 @@ def serve(
             case=case,
             private_webhooks=private_webhooks,
             mqtt=mqtt,
+            witnesses=witnesses,
         )
         here.serve(settings, _tell)
 

@@ -182,9 +182,6 @@ class Intake:
         if new:
             self.log.append([one.raw for one in new], [one.leaf for one in new], self._clock())
         self._count(taken, new, told)
-        for (waiting, _), outcomes in zip(taken, told, strict=True):
-            with suppress(Exception):  # who asked has gone
-                waiting.answer.set_result(Answer(outcomes, self.log.note))
         self.live.put(
             (one.candidate.row, one.candidate.quantity, one.at, one.value)
             for one in new
@@ -193,6 +190,10 @@ class Intake:
         answered = [one.raw for one in new if one.raw[1] == Kind.ACKNOWLEDGEMENT]
         if answered:
             self.heard(answered, self.log.size)
+        # Who is answered finds its values among the live ones.
+        for (waiting, _), outcomes in zip(taken, told, strict=True):
+            with suppress(Exception):  # who asked has gone
+                waiting.answer.set_result(Answer(outcomes, self.log.note))
         if self.log.full:
             self._roll()
 

@@ -1,7 +1,7 @@
 """The HTTP door of the ingest: batches in, checkpoints and proofs out.
 
     POST /v1/{tenant}/measurements   a batch of messages; answered when it is durable and under a checkpoint
-    GET  /checkpoint, /key           the last signed checkpoint; the log's public key
+    GET  /checkpoint, /key           the last signed checkpoint (?cosigned=1: by witnesses too); the log's public key
     GET  /proof?leaf= [&size=]       inclusion of a leaf; or of ?point= &sequence=
     GET  /proof?from= &to=           consistency of two sizes
     GET  /certificate?point= &sequence=   (or ?leaf=, several times) the file that `coflex verify` reads
@@ -71,6 +71,10 @@ class Room(Protocol):
         ...
 
     def note(self) -> str: ...
+    def cosigned(self) -> str:
+        """The newest checkpoint that all witnesses cosigned, empty where there is none."""
+        ...
+
     def key(self) -> str: ...
     def size(self) -> int: ...
     def waiting(self) -> int: ...
@@ -145,8 +149,12 @@ class Proofs:
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    async def checkpoint(self, _: Request) -> Response:
-        return PlainTextResponse(self._room.note(), headers={"Cache-Control": "no-store"})
+    async def checkpoint(self, request: Request) -> Response:
+        """The last one, or with `cosigned=1` the newest one that the witnesses cosigned. Raises NotFound."""
+        note = self._room.cosigned() if request.query_params.get("cosigned") == "1" else self._room.note()
+        if not note:
+            raise NotFound("No witness has cosigned the log yet.", "Ask without 'cosigned', or later.")
+        return PlainTextResponse(note, headers={"Cache-Control": "no-store"})
 
     async def key(self, _: Request) -> Response:
         return PlainTextResponse(self._room.key() + "\n")

@@ -294,13 +294,13 @@ async def _proofs(field: Field, what: str, desk: Desk, request: Request) -> Resp
     if "authorization" in request.headers or "x-api-key" in request.headers:  # who says who it is must be it
         await caller(desk, request, ClientScope.READ)
     desk.state(tenant)
-    only_parameters(request, _PROOF if what == "proof" else ())
+    only_parameters(request, _PARAMETERS.get(what, ()))
     proofs = Proofs(await field.room(tenant))
     answer: Callable[[Request], Awaitable[Response]] = getattr(proofs, what)
     return await answer(request)
 
 
-_PROOF = ("leaf", "point", "sequence", "size", "from", "to")
+_PARAMETERS = {"proof": ("leaf", "point", "sequence", "size", "from", "to"), "checkpoint": ("cosigned",)}
 _NUMBER = {"type": "integer", "minimum": 0}
 _INSTANT = {"type": "string", "format": "date-time"}
 
@@ -330,6 +330,7 @@ def room(field: Field) -> Room:
         Parameter("from", "Messages that were signed from here on", _INSTANT, required=True),
         Parameter("to", "until before here; at most 10,000.", _INSTANT, required=True),
     )
+    cosigned = Parameter("cosigned", "1: the newest one that all witnesses cosigned.", {"enum": ["0", "1"]})
     return Room(
         "measurements",
         "Signed messages of devices, the log that they stand in, and what may be seen of them.",
@@ -343,7 +344,7 @@ def room(field: Field) -> Room:
             Special(
                 "GET", "/measurements/checkpoint", partial(_proofs, field, "checkpoint"),
                 "The last signed checkpoint of the log (C2SP tlog-checkpoint).", "get_checkpoint",
-                {200: "text/plain"}, public=True,
+                {200: "text/plain"}, (cosigned,), public=True,
             ),
             Special(
                 "GET", "/measurements/key", partial(_proofs, field, "key"),
