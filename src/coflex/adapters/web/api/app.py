@@ -31,6 +31,7 @@ from coflex.adapters.web.api.rooms import (
     resources,
     scheduling,
     sessions,
+    settlement,
 )
 from coflex.adapters.web.api.rooms.offers import Offers
 from coflex.adapters.web.api.rooms.offers import room as room_of_offers
@@ -55,6 +56,7 @@ def rooms_of(
         room_of_offers(offers or Offers()),
         *activations.ROOMS,
         *devices.ROOMS,
+        *settlement.ROOMS,
         proposals.ROOM,
         access_room(accounts),
         feed.room(bell),
