@@ -42,6 +42,9 @@ THERE = {
     "activation": ["activation-sp-1", "activation-dso"], "set_point": ["activation-sp-1.cu-act"],
     "backup": ["backup-1"], "regulation": ["regulation-sp-1", "regulation-tso"], "device": ["device-1"],
     "data_grant": ["data-grant-owner"],
+    "metered_day": ["cu-act@2016-07-05"], "baseline_day": ["cu-act@2016-07-05"], "settlement": ["2016-07-05.1"],
+    "period": ["2016-07-05", "2016-07", "2016-06"], "statement": ["2016-07-05.1.sp-1"], "invoice": ["invoice-sp-1"],
+    "dispute": ["dispute-sp-1", "dispute-mo"],
 }  # fmt: skip
 PARTIES = ("mo", "sp-1", "dso", "tso", "owner", "ro")
 QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

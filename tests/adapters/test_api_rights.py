@@ -28,7 +28,10 @@ def every(api: Api) -> list[Operation]:
 
 # A client that may only read manages its own password and ends its own tokens.
 # What two persons decide, no client can ask for.
-OF_PERSONS = {"market_change", "product_set_price_cap", "session_rerun", "proposal_confirm"}
+OF_PERSONS = {
+    "market_change", "product_set_price_cap", "session_rerun", "proposal_confirm", "settlement_terms_set",
+    "settlement_rerun", "dispute_decide",
+}  # fmt: skip
 OF_READERS = {"user_change_password", "token_revoke"}
 DENIED, UNKNOWN = {403, 404}, {401}
 # What would say that the test asked wrongly, or that the platform failed.

@@ -89,11 +89,15 @@ class Api:
         providers: int = 2,
         registrations: Limits | None = None,
     ) -> None:
-        self.folder = TemporaryDirectory()
         self.clock, self.journal, self.machine = Clock(), MemoryJournal(), Machine(TEST_VERBS)
         self.sequencer = Sequencer(self.machine, self.journal, self.clock, TenantGates(self.machine))
         for command in [*ready(units, providers), put(others()), put(records)]:
             self.sequencer.submit(command)
+        self.open(registrations)
+
+    def open(self, registrations: Limits | None = None) -> None:
+        """The door of the platform that is there."""
+        self.folder = TemporaryDirectory()
         keys = Keys(Path(self.folder.name) / "keys.json", self.clock())
         # Limits of rates are another test's: here a second passes between any two requests.
         limits = Limits(count().__next__)

@@ -20,7 +20,7 @@ from coflex.register.market import SessionEntry
 from coflex.service.ports import Command
 from coflex.service.sequencer import Receipt
 from support.api import Api
-from support.api_world import others, persons, published, records
+from support.api_world import LINE, RUN, SETTLED, others, persons, published, records
 from support.platform import FIRST, SECRET, TENANT, offer, put
 
 TABLE = Path(__file__).parents[2] / "docs" / "rights.csv"
@@ -35,6 +35,8 @@ NAMED = {
     "regulation": "regulation-{}", "device": "device-1", "data_grant": "data-grant-{}",
     "test": "test-1", "scheduling_unit": "su-1", "member": "su-1@cu-0001", "agreement": "tso@sp-1", "session": FIRST,
     "offer": "o-1",
+    "metered_day": "cu-act@2016-07-05", "baseline_day": "cu-act@2016-07-05", "period": SETTLED, "settlement": RUN,
+    "statement": f"{RUN}.{{}}", "invoice": "invoice-{}", "dispute": "dispute-{}",
 }  # fmt: skip
 # Operations that another record suits better: a session with a result, a scheduling unit that has come so far.
 ELSEWHERE = {
@@ -121,6 +123,16 @@ BODIES: dict[str, Any] = {
         "unit": "cu-act", "party": "dso", "scope": ["live"], "ends": "2017-01-01T00:00:00Z",
         "starts": "2016-07-05T00:00:00Z",
     },
+    "settlement_terms_set": {"from_day": "2016-08-01", "document": "mfrr", "methods": ["nominated"]},
+    "billing_details_set": {
+        "name": "Ada", "city": "Rome", "country": "IT", "street": "Via Roma 1", "postcode": "00100", "vat_id": "IT1",
+        "vat_percent": "22", "iban": "IT60", "endpoint": "0211:IT1", "prefix": "A",
+    },
+    "settlement_run": {"incomplete": True},
+    "settlement_rerun": {"inputs": "0" * 64, "reason": "Readings were corrected."},
+    "invoice_issue": {"issued": "2016-08-05", "due_days": 30},
+    "dispute_open": {"period": SETTLED, "line": LINE, "reason": "The meter was changed."},
+    "dispute_decide": {"reason": "It was.", "changes": [{"field": "measured_kwh", "value": "-20", "source": "p-1"}]},
     "person_change": {"name": "Ada", "email": "ada@example.org"},
     "offer_submit": offer(
         "o-2", 1, min_quantity_kw=1, block=True, max_periods=2, energy_limit_kwh=10, exclusive="x",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -38,10 +38,37 @@ from coflex.register.prequalification import (
 from coflex.register.prequalification import SchedulingStatus as S
 from coflex.register.products import ProductEntry
 from coflex.register.resources import Perimeter, PointEntry, UnitEntry
+from coflex.register.settlement import (
+    BaselineDay,
+    BillingDetails,
+    DisputeEntry,
+    DisputeStep,
+    InvoiceEntry,
+    Kept,
+    MeteredDay,
+    Quantity,
+    SettlementRun,
+    SettlementTerms,
+    StatementEntry,
+    Terms,
+    packed,
+)
 from coflex.service.ports import Command, Personal
+from coflex.settlement.books import book
+from coflex.settlement.charges import settle
+from coflex.settlement.dispute import State
+from coflex.settlement.document import Need
+from coflex.settlement.inputs import Bought, Delivery, Inputs
+from coflex.settlement.invoice import Details, issue
+from coflex.settlement.invoice import Terms as PaymentTerms
+from coflex.settlement.shelf import load_rule, rule_text
 from support.api import PARTY_OF, client
 from support.platform import FIRST, FIRST_START, LONG_AGO, OPEN, TENANT, put, register
 
+# What is settled: a day, by one run, with one line that every first party has in its statement.
+SETTLED = "2016-07-05"
+RUN = f"{SETTLED}.1"
+LINE = f"{FIRST}|d1|a1|activation|sp-1|dso"
 # A second party of each role, to which nothing of the first one belongs.
 OTHER_OF = {role: f"{party.removesuffix('-1')}-2" for role, party in PARTY_OF.items()}
 
@@ -66,6 +93,7 @@ def records() -> Iterator[Any]:
     yield from _qualification()
     yield from _scheduling()
     yield from _activation()
+    yield from _settlement()
     everybody = tuple(sorted(PARTY_OF.values()))
     yield Issuer(
         "issuer-1", "https://id.example", "coflex", "party", Naming.PARTY, everybody, (ClientScope.READ,), everybody
@@ -139,6 +167,45 @@ def _activation() -> Iterator[Any]:
         )  # fmt: skip
         scope = (DataScope.LIVE,)
         yield DataGrant(f"data-grant-{party}", "owner", "cu-act", party, scope, LONG_AGO, FIRST_START)
+
+
+def _settlement() -> Iterator[Any]:
+    """A unit's metered day with its baseline; a run of one delivery; and for every party a statement, an invoice, a
+    dispute and its billing details."""
+    day = date.fromisoformat(SETTLED)
+    sides = ("cu-act", day, ("owner",), ("sp-1",))
+    quantity = Quantity(FIRST_START, Decimal(-15), Quality.MEASURED, 1, 10)
+    yield MeteredDay("cu-act@2016-07-05", *sides, "log", (quantity,))
+    terms = Terms(date(2016, 1, 1), "local_congestion", rule_text("local_congestion"), ("nominated",))
+    yield SettlementTerms("local_energy", (terms,))
+    yield BaselineDay("cu-act@2016-07-05", *sides, "zero", 1, "", "", FIRST_START, (Decimal(0),) * 96, 10)
+    bought = (Bought("a1", Decimal(25), Decimal(80), penalty_eur_mwh=Decimal(11)),)
+    delivery = Delivery(
+        id="d1", rule="uftp", unit="cu-act", provider="sp-1", buyer="dso", session=FIRST, need=Need.DSO_CONGESTION,
+        start=FIRST_START, minutes=15, direction=Direction.UP, ordered_kwh=Decimal(25), bought=bought,
+        baseline_kwh=Decimal(-40), measured_kwh=Decimal(-15),
+    )  # fmt: skip
+    inputs = Inputs(SETTLED, (delivery,), platform="mo")
+    lines = book(settle(inputs, {"uftp": load_rule("uftp")}), SETTLED).lines
+    (line,) = (one for one in lines if one.charge.id == LINE)
+    sums = dict.fromkeys(("paid_cents", "received_cents", "fee_cents", "rounding_cents"), 0)
+    yield SettlementRun(RUN, SETTLED, 1, day, day, LONG_AGO, "ann", "", "", 1, 0, len(lines), 0, **sums)
+    yield Kept(RUN, packed(inputs), packed({"uftp": rule_text("uftp")}), packed(lines))
+    for party in PARTY_OF.values():
+        address = Details(party, party, "", "Rome", "", "IT", prefix=f"{party}-x")
+        yield BillingDetails(party, address)
+        yield StatementEntry(f"{RUN}.{party}", RUN, SETTLED, party, LONG_AGO, (), 0, 1)
+        yield Kept(f"{RUN}.{party}", lines=packed([replace(line, charge=replace(line.charge, seller=party))]))
+        number = f"invoice-{party}"
+        made = issue((line,), {"sp-1": replace(address, id="sp-1"), "dso": replace(address, id="dso")}, SETTLED,
+                     PaymentTerms(day), {}).invoices[0]  # fmt: skip
+        yield InvoiceEntry(
+            number, RUN, SETTLED, made.kind, party, "mo", made.issued, made.due, made.positions, made.net_cents,
+            made.tax, made.tax_cents, made.gross_cents,
+        )  # fmt: skip
+        yield Kept(number, invoice=packed(made))
+        opened = DisputeStep(State.OPENED, LONG_AGO, party, "wrong")
+        yield DisputeEntry(f"dispute-{party}", SETTLED, LINE, party, party, "mo", State.OPENED, (opened,))
 
 
 def _scheduling() -> Iterator[Any]:

@@ -49,8 +49,8 @@ class Ordered:
     """The platform, on a clock that is set by hand; `do` gives the reply of a command."""
 
     def __init__(self, lights: tuple[int, int] = (400, 130)) -> None:
-        self.journal, self.machine = MemoryJournal(), Machine(TEST_VERBS)
-        self.sequencer = Sequencer(self.machine, self.journal, Clock(), TenantGates(self.machine))
+        self.clock, self.journal, self.machine = Clock(), MemoryJournal(), Machine(TEST_VERBS)
+        self.sequencer = Sequencer(self.machine, self.journal, self.clock, TenantGates(self.machine))
         self.now = PUBLISHED
         for command in (open_tenant(), put(records()), set_clock(PUBLISHED)):
             self.sequencer.submit(command)

@@ -44,6 +44,8 @@ class Relation(StrEnum):
     BSP = "the balancing service provider"
     TSO = "the transmission system operator concerned"
     GRANTED = "whom the owner lets see data"
+    SELLER = "the seller of what is billed"
+    CUSTOMER = "who is billed"
     # of a write
     CONSEQUENCE = "follows from another field"
 
@@ -79,6 +81,9 @@ SCHEDULING = frozenset({R.BSP, R.TSO, R.PROVIDER, R.CONNECTING}) | OPERATORS
 # Whom an order and a regulation concern, and whom a unit's share of one.
 ORDERING = MARKET | GRID | {R.BUYER, R.PROVIDER}
 TOLD = ORDERING | {R.OWNER}
+# Who sees what was metered of a unit, and who what one party owes another.
+METERED = SIDES | MARKET | {R.GRANTED}
+OWING = MARKET | {R.SELLER, R.CUSTOMER}
 
 
 def _rows(names: str, read: Iterable[Relation], write: Iterable[Relation]) -> dict[str, Rights]:
@@ -223,6 +228,32 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     "data_grant": _rows(
         "id owner unit party scope starts ends withdrawn", {R.OWNER, R.GRANTED} | KEEPER, {R.OWNER}
     ),
+    # settlement: what was metered comes from the field, what follows from it is nobody's to write
+    "metered_day": _rows("id unit day owners providers log quantities", METERED, PLATFORM | FOLLOWS),
+    "baseline_day": _rows(
+        "id unit day owners providers method method_version fingerprint record start kwh log_size note version",
+        METERED, PLATFORM | FOLLOWS,
+    ),
+    "settlement_terms": _rows("id terms", MEMBERS, MARKET),
+    "billing_details": _rows("id details", ITSELF | MARKET, ITSELF | MARKET),
+    "settlement_run": {
+        **_rows("id period number first_day last_day", MARKET, MARKET | FOLLOWS),
+        **_rows("at by inputs deliveries unmetered lines corrected paid_cents received_cents fee_cents rounding_cents "
+                "left_out dispute", MARKET, FOLLOWS),
+        **_rows("reason billed", MARKET, MARKET),
+    },
+    "settlement_kept": _rows("id inputs rules lines invoice", MARKET, FOLLOWS),
+    "statement": _rows("id run period party at totals balance_cents lines", ITSELF | MARKET, FOLLOWS),
+    "invoice": {
+        **_rows("id run period seller customer issued due", OWING, MARKET | FOLLOWS),
+        **_rows("kind positions net_cents tax tax_cents gross_cents corrects", OWING, FOLLOWS),
+    },
+    "dispute": {
+        **_rows("id period line party seller customer", OWING, {R.SELLER, R.CUSTOMER}),
+        **_rows("state steps", OWING, OWING),
+        **_rows("changes", OWING, MARKET),
+        **_rows("old new posted", OWING, FOLLOWS),
+    },
     # access: proofs of identity are read by nobody
     "client": {
         **_rows("id party name scopes created expires redirects", ITSELF, ITSELF | PLATFORM),

@@ -8,8 +8,6 @@ computed anew to the byte is computed with the build that packed it.
 
 from __future__ import annotations
 
-import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -29,6 +27,7 @@ from coflex.domain.series import Series
 from coflex.domain.time import Axis
 from coflex.domain.unit import ConnectionPoint, Group, Unit
 from coflex.register.consents import Window
+from coflex.register.packing import canonical, deflated, inflated
 
 R = TypeVar("R")
 
@@ -153,14 +152,14 @@ def pack(records: Iterable[object]) -> tuple[Rows, ...]:
     kinds: dict[str, list[object]] = {}
     for record in records:
         kinds.setdefault(TABLE_OF[type(record)], []).append(record)
-    return tuple(Rows(name, len(kinds[name]), _deflated(_json(kinds[name]))) for name in sorted(kinds))
+    return tuple(Rows(name, len(kinds[name]), deflated(canonical(kinds[name]))) for name in sorted(kinds))
 
 
 def unpack(rows: Iterable[Rows], kind: type[R]) -> tuple[R, ...]:
     """The records of one kind, in the order in which they were packed."""
     name = TABLE_OF[kind]
     packed = [one.packed for one in rows if one.table == name]
-    return tuple(record for one in packed for record in msgspec.json.decode(_inflated(one), type=list[kind]))  # type: ignore[valid-type]
+    return tuple(record for one in packed for record in msgspec.json.decode(inflated(one), type=list[kind]))  # type: ignore[valid-type]
 
 
 def computed_with(result: SessionOutcome) -> tuple[Offer, ...]:
@@ -173,33 +172,19 @@ def keep_series(name: str, series: Series) -> KeptSeries:
     """Series as they are kept. Their periods are whole seconds."""
     axis = series.axis
     contents = np.ascontiguousarray(series.values, dtype="<f8").tobytes()
-    return KeptSeries(
-        name, series.names, axis.start, axis.count, axis.step // timedelta(seconds=1), _deflated(contents)
-    )
+    return KeptSeries(name, series.names, axis.start, axis.count, axis.step // timedelta(seconds=1), deflated(contents))
 
 
 def kept_series(kept: KeptSeries) -> Series:
     """Series as they were, to the bit."""
-    values = np.frombuffer(_inflated(kept.packed), dtype="<f8").astype(np.float64)
+    values = np.frombuffer(inflated(kept.packed), dtype="<f8").astype(np.float64)
     axis = Axis(kept.start, kept.count, timedelta(seconds=kept.step_s))
     return Series(kept.names, axis, values.reshape(len(kept.names), kept.count))
 
 
 def keep_document(name: str, body: Mapping[str, Any]) -> KeptDocument:
-    return KeptDocument(name, _json(body).decode())
+    return KeptDocument(name, canonical(body).decode())
 
 
 def kept_document(kept: KeptDocument) -> dict[str, Any]:
     return dict(msgspec.json.decode(kept.body.encode()))
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
-
-
-def _deflated(contents: bytes) -> str:
-    return b64encode(zlib.compress(contents, 6)).decode()
-
-
-def _inflated(packed: str) -> bytes:
-    return zlib.decompress(b64decode(packed))

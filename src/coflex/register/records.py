@@ -18,12 +18,15 @@ from coflex.register import (
     prequalification,
     products,
     resources,
+    settlement,
 )
 
 Record: TypeAlias = object
 
 KINDS: dict[str, type[Record]] = {}
-for _room in (parties, resources, products, consents, prequalification, access, market, activations, devices):
+for _room in (
+    parties, resources, products, consents, prequalification, access, market, activations, devices, settlement,
+):  # fmt: skip
     KINDS |= _room.RECORDS
 
 KIND_OF: dict[type[Record], str] = {record: kind for kind, record in KINDS.items()}

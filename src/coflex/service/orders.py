@@ -144,7 +144,7 @@ def awards_of(state: State, entry: SessionEntry) -> Mapping[tuple[str, Direction
                 found.setdefault((award.offer, award.direction), []).append(award)
         return {key: tuple(found[key]) for key in sorted(found)}
 
-    return _recent(state, f"awards of {entry.id}", make)
+    return recent(state, f"awards of {entry.id}", make)
 
 
 def awarded(awards: Sequence[Award], step: timedelta) -> Profile:
@@ -165,10 +165,10 @@ def held_for(state: State, day: date, session: str, offer: str) -> Mapping[str, 
                 found.setdefault((one.session, one.offer), {}).setdefault(one.unit, {})[one.start] = one
         return found
 
-    return _recent(state, f"holdings by offer {day}", make).get((session, offer), {})
+    return recent(state, f"holdings by offer {day}", make).get((session, offer), {})
 
 
-def _recent(state: State, name: str, make: Callable[[], T]) -> T:
+def recent(state: State, name: str, make: Callable[[], T]) -> T:
     """Something computed from outcomes, kept while none is written: of the few sessions and days that are looked at."""
     kept: OrderedDict[str, tuple[tuple[int, ...], Any]] = state.attached("recent outcomes", OrderedDict)
     stamp = state.stamp((SessionOutcome,))

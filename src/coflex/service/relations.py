@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast
+from zoneinfo import ZoneInfo
 
 from coflex.domain.party import Role
+from coflex.domain.time import delivery_day
 from coflex.register import access, market
 from coflex.register.activations import ActivationOrder, Backup, Regulation, SetPointEntry
 from coflex.register.consents import Availability, Consent
-from coflex.register.devices import DataGrant, Device
+from coflex.register.devices import DataGrant, DataScope, Device
 from coflex.register.fields import Relation, readable
 from coflex.register.outcomes import SessionOutcome
 from coflex.register.parties import PartyEntry
@@ -32,6 +34,14 @@ from coflex.register.prequalification import (
 from coflex.register.products import ProductEntry
 from coflex.register.records import Record
 from coflex.register.resources import GroupEntry, Perimeter, PointEntry, UnitEntry
+from coflex.register.settlement import (
+    BaselineDay,
+    BillingDetails,
+    DisputeEntry,
+    InvoiceEntry,
+    MeteredDay,
+    StatementEntry,
+)
 from coflex.service.index import index
 from coflex.service.machine import PLATFORM
 from coflex.service.rules import units_at
@@ -365,6 +375,42 @@ def _data_grant(entry: DataGrant) -> Pairs:
     return ((entry.owner, Relation.OWNER), (entry.party, Relation.GRANTED))
 
 
+# ---- settlement
+
+
+def _metered(entry: MeteredDay | BaselineDay) -> Pairs:
+    for owner in entry.owners:
+        yield owner, Relation.OWNER
+    for provider in entry.providers:
+        yield provider, Relation.PROVIDER
+
+
+def _by_grants(state: State, entry: MeteredDay | BaselineDay) -> Pairs:
+    """Whom the owner lets see certified data of the whole of the day."""
+    market_of = state.find(market.Market, "market")
+    grants = index(state, DataGrant, "unit", lambda one: (one.unit,)).at(entry.unit)
+    if market_of is None or not grants:
+        return
+    axis = delivery_day(entry.day, ZoneInfo(market_of.zone))
+    for one in grants:
+        covers = one.starts <= axis.start and axis.end <= one.ends and DataScope.CERTIFIED in one.scope
+        if covers and one.withdrawn is None and one.owner in entry.owners:
+            yield one.party, Relation.GRANTED
+
+
+def _granted_days(kind: type[Record]) -> Callable[[State, str], Iterable[Record]]:
+    def reached(state: State, party: str) -> Iterator[Record]:
+        of_unit = index(state, cast("Any", kind), "unit", lambda one: (one.unit,))
+        for unit in sorted({one.unit for one in candidates(state, DataGrant, party).values()}):
+            yield from of_unit.at(unit)
+
+    return reached
+
+
+def _owing(entry: InvoiceEntry | DisputeEntry) -> Pairs:
+    return ((entry.seller, Relation.SELLER), (entry.customer, Relation.CUSTOMER))
+
+
 _NOBODY = Kin()
 _UNITS = (UnitEntry, PointEntry)
 _GROUPS = (GroupEntry, UnitEntry, PointEntry, ProductEntry)
@@ -391,6 +437,12 @@ KIN: dict[type[Record], Kin] = {
     Regulation: Kin(_ordered),
     Device: Kin(_device, _by_its_own_unit, _devices_of_units, _UNITS),
     DataGrant: Kin(_data_grant),
+    MeteredDay: Kin(_metered, _by_grants, _granted_days(MeteredDay), (DataGrant, market.Market)),
+    BaselineDay: Kin(_metered, _by_grants, _granted_days(BaselineDay), (DataGrant, market.Market)),
+    StatementEntry: Kin(_itself),
+    BillingDetails: Kin(lambda entry: ((entry.id, Relation.ITSELF),)),
+    InvoiceEntry: Kin(_owing),
+    DisputeEntry: Kin(_owing),
     access.Issuer: Kin(_spoken_for),
     **dict.fromkeys(
         (access.Client, access.User, access.Grants, access.RevokedToken, access.Webhook, access.WebhookProgress,

@@ -32,6 +32,7 @@ from coflex.adapters.web.api.rooms import (
     resources,
     scheduling,
     sessions,
+    settlement,
 )
 from coflex.adapters.web.api.rooms.offers import Offers
 from coflex.adapters.web.api.rooms.offers import room as room_of_offers
@@ -61,6 +62,7 @@ def rooms_of(
         *activations.ROOMS,
         *devices.ROOMS,
         measurements.room(field or measurements.NoField()),
+        *settlement.ROOMS,
         proposals.ROOM,
         access_room(accounts),
         feed.room(bell),

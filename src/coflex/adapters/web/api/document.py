@@ -195,7 +195,7 @@ class _Writer:
             "summary": one.summary,
             "parameters": _parameters(one.path, (*one.parameters, *((KEY,) if one.write else ()), BEHALF)),
             "responses": {
-                **{str(status): self._reply(reply, status, one.write) for status, reply in one.replies.items()},
+                **{str(status): self._reply(reply, status, one) for status, reply in one.replies.items()},
                 **_problems((*(_OF_WRITES if one.write else _OF_READS), *one.problems)),
             },
         }
@@ -208,16 +208,17 @@ class _Writer:
             told["security"] = [{}, {"bearer": []}]
         return told
 
-    def _reply(self, reply: Any, status: int, write: bool) -> Schema:
-        told: Schema = {"description": "Taken, and on the disk." if write else "As the caller may see it."}
+    def _reply(self, reply: Any, status: int, one: Special) -> Schema:
+        told: Schema = {"description": "Taken, and on the disk." if one.write else "As the caller may see it."}
         if status == NOT_MODIFIED:
             return {"description": "What the caller has is the newest.", "headers": _headers("ETag")}
-        if write:
+        if one.write:
             told["headers"] = _headers("ETag", "Idempotency-Replayed", *(("Location",) if status == CREATED else ()))
         if isinstance(reply, str):
             told["content"] = {reply: {"schema": {"type": "string"}}}
         elif reply is not None:
-            told["content"] = _json(self._schemas[reply])
+            others: Schema = {media: {"schema": {"type": "string"}} for media in one.media}
+            told["content"] = {**_json(self._schemas[reply]), **others}
         return told
 
 

@@ -103,7 +103,8 @@ class Write:
 class Special:
     """An operation with a handler of its own. `replies`: type (or media type) of the body of every success.
 
-    `body`: type of a JSON body; `also`: other media types in which it may come. `write`: whether it takes an
+    `media`: other media types in which a success of 200 is answered, by the header Accept. `body`: type of a JSON body;
+    `also`: other media types in which it may come. `write`: whether it takes an
     idempotency key. `public`: also for callers without credentials.
     """
 
@@ -116,6 +117,7 @@ class Special:
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
     also: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
     write: bool = False
     public: bool = False
     problems: tuple[int, ...] = ()
