@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from coflex.adapters.measurements.files import put
+from coflex.adapters.measurements.tables import columns_of
 from coflex.domain.activation import Hop, SetPoint
 from coflex.domain.errors import CoflexError
 from coflex.domain.quantity import Ints
@@ -33,7 +34,7 @@ from coflex.evidence.message import SetPoint as SetPointBody
 from coflex.ingest import Running, open_ingest
 from coflex.metering.admission import Part, Signers
 from coflex.metering.admission import Signer as Registered
-from coflex.metering.quarters import Columns, quarter_hours
+from coflex.metering.quarters import quarter_hours
 from coflex.process.ports import Case, Metering, Proof
 from coflex.simulation import fleet
 
@@ -145,14 +146,7 @@ class Field:
         numbers = np.array([device.point for device in fleet_], dtype=np.int64)
         axis = flowed.axis
         found = running.intake.tables.read(Quantity.ACTIVE_ENERGY_WH, axis.start, axis.end, size=size)
-        columns = {name: found.column(name).to_numpy() for name in ("point", "step_ms", "revision", "leaf")}
-        scale = 10.0 ** found.column("scale").to_numpy().astype(np.float64)
-        value = found.column("value").cast("float64").to_numpy() * scale
-        at = found.column("at").cast("int64").to_numpy()
-        readings = Columns(
-            columns["point"], at, columns["step_ms"], value, columns["revision"], columns["leaf"].astype(np.int64)
-        )
-        energies = quarter_hours(readings, size, energy=True)
+        energies = quarter_hours(columns_of(found), size, energy=True)
         kwh, _ = energies.grid(numbers, (axis.start - _EPOCH) // _MS, len(axis))
         metered = Series(tuple(device.unit for device in fleet_), axis, kwh / (QUARTER / timedelta(hours=1)))
         leaves: Ints = np.full(metered.values.shape, -1, dtype=np.int64)

@@ -31,6 +31,7 @@ from coflex.evidence import message
 from coflex.evidence.keys import Signer
 from coflex.evidence.message import HEADER, Kind, Quantity, decode, decode_acknowledgement, seal
 from coflex.ingest import Running, open_ingest
+from coflex.metered import MOST_AT_ONCE, Bringer
 from coflex.metering.admission import FOREVER, Part, Signers
 from coflex.metering.admission import Signer as Registered
 from coflex.register.activations import Regulation
@@ -58,7 +59,7 @@ LOG, HEARD = "measurements", "heard"
 # The platform's own number in every log: it signs set points.
 PLATFORM = 1
 ACTOR = "field"
-LOOK_S, AGAIN_S = 0.2, 5.0
+LOOK_S, AGAIN_S, LOOK_AT_DUE_S = 0.2, 5.0, 15.0
 MOST_CERTIFIED, MOST_HEARD = 10_000, 1_000
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MS = timedelta(milliseconds=1)
@@ -229,6 +230,8 @@ class TenantField:
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
     """What devices of regulated units were told last, by regulation and unit."""
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looked: float = -LOOK_AT_DUE_S
+    """When it was looked at what settlement lacks, by the loop's clock."""
 
     def __post_init__(self) -> None:
         intake = self.running.intake
@@ -240,6 +243,7 @@ class TenantField:
                 loop.call_soon_threadsafe(self._heard.append, (size, raws))
 
         intake.heard = heard
+        self.bringer = Bringer(self.tenant, self.desk, self.running)
         cosigning = self.running.cosigning
         self._asking = asyncio.create_task(cosigning.run()) if cosigning.witnesses else None
         self._heard += self._missed()
@@ -287,6 +291,10 @@ class TenantField:
             await self.desk.settled()
             await self._send(waiting)
         await self._share(state, now)
+        clock = asyncio.get_running_loop().time()
+        if clock - self._looked >= LOOK_AT_DUE_S:
+            more = await self.bringer.turn()
+            self._looked = -LOOK_AT_DUE_S if more == MOST_AT_ONCE else clock
 
     async def _hear(self) -> None:
         """Tell the machine what devices answered."""
@@ -362,6 +370,8 @@ class TenantField:
 
     async def _log(self, bodies: Sequence[bytes]) -> tuple[int, ...]:
         """Sign set points and write them to the log: their sequences, once they are durable. Raises CoflexError."""
+        if not bodies:  # all of it lies in the past
+            return ()
         async with self._signing:
             raws, sequences = [], []
             for body in bodies:

@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
 from coflex.evidence.message import Hop, Kind, Message, Verdict, decode, decode_set_point
 from coflex.register.activations import Regulation, SetPointEntry, SetPointState, Share
+from coflex.register.settlement import BaselineDay, MeteredDay
 from support.field_service import FieldService, at, ms, orders
 from support.mosquitto import mosquitto
 from support.ordered import GLOBAL
@@ -217,6 +221,63 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             await story(service, broker.port)
 
         run(service, whole)
+
+
+@pytest.mark.spec("SET-01", "CERT-01")
+def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_with_their_proof(tmp_path: Path) -> None:
+    """Every quarter-hour of two weeks -0.5 kWh; in the hour that was sold 1, 2, 3 and then nothing that is known."""
+    days, quarter = 14, timedelta(minutes=15)
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        for minutes in (-6, 61):
+            service.to(minutes)
+        first = at(0) - timedelta(days=days)
+        meter.last += 1
+        past = meter.message(
+            meter.last, first=ms(first), at=ms(at(-60)), step=900_000, values=[-500] * (96 * days - 4), quantity=5
+        )
+        meter.last += 1
+        event = meter.message(
+            meter.last, first=ms(at(0)), at=ms(at(61)), step=900_000, values=[1_000, 2_000, 3_000], quantity=5
+        )
+        told = await service.bring(past, event)
+        assert told["accepted"] == 2, told
+        await service.turn()
+        assert service.state.all(MeteredDay) == ()  # the day is not over
+        service.to(25 * 60)
+        field = await service.fields.of(TENANT)
+        assert await field.bringer.turn() == 2  # cu-0003 was called too, and has no device
+        there = {one.unit: one for one in service.state.all(MeteredDay)}
+        mine = there["cu-0001"].quantities
+        assert [(one.start, one.kwh, one.quality) for one in mine] == [
+            (at(0), Decimal(1), "measured"),
+            (at(0) + quarter, Decimal(2), "measured"),
+            (at(0) + 2 * quarter, Decimal(3), "measured"),
+            (at(0) + 3 * quarter, None, "missing"),
+        ]
+        assert {(one.leaf, one.log_size) for one in mine[:3]} == {(1, field.running.size())}
+        assert {one.quality for one in there["cu-0003"].quantities} == {"missing"}
+        (base,) = [one for one in service.state.all(BaselineDay) if one.unit == "cu-0001"]
+        assert set(base.kwh) == {Decimal("-0.5")} and len(base.kwh) == 96
+        kept = field.running.intake.log.folder / "baselines" / f"{base.record}.json"
+        assert sha256(kept.read_bytes()).hexdigest() == base.record
+        assert json.loads(kept.read_bytes())["values_kw"] == [-2.0] * 96
+
+        # What comes late is found when it is looked for again, and what is there already is brought no more.
+        service.to(26 * 60)
+        meter.last += 1
+        late = meter.message(meter.last, first=ms(at(45)), at=ms(at(26 * 60)), step=900_000, values=[4_000], quantity=5)
+        assert (await service.bring(late))["accepted"] == 1
+        assert await field.bringer.turn() == 0
+        field.bringer.look_again()
+        assert await field.bringer.turn() == 2
+        mine = next(one for one in service.state.all(MeteredDay) if one.unit == "cu-0001").quantities
+        assert [one.kwh for one in mine] == [1, 2, 3, 4] and [one.version for one in mine] == [1, 1, 1, 2]
+        field.bringer.look_again()
+        assert await field.bringer.turn() == 1  # cu-0003 alone
+
+    run(FieldService(tmp_path), story)
 
 
 async def until(true: Callable[[], Any]) -> None:

@@ -148,6 +148,13 @@ def called(state: State, unit: str, day: date) -> tuple[SetPointEntry, ...]:
     return index(state, SetPointEntry, "unit and day", keys).at(f"{unit}|{day}")
 
 
+def event_days(state: State, unit: str) -> frozenset[date]:
+    """The local days on which anything was ordered of a unit: none of them is a day like others."""
+    zone = zone_of(state)
+    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit)
+    return frozenset(day for one in told for day in _days(one, zone))
+
+
 def _days(one: SetPointEntry, zone: ZoneInfo) -> set[date]:
     return {starts.astimezone(zone).date() for starts, _, _ in spans(one.profile)}
 

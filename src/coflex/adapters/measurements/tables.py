@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from coflex.adapters.measurements.files import put
 from coflex.adapters.measurements.log import Log
 from coflex.adapters.measurements.segment import Segment, commits
-from coflex.evidence.message import Kind, decode_readings
+from coflex.evidence.message import Kind, decode_readings, scaled
+from coflex.metering.quarters import Columns
 
 MESSAGES_A_GROUP = 1 << 16
 SCHEMA = pa.schema(
@@ -162,6 +163,14 @@ class Tables:
                 start=_ms(start), end=_ms(end),
             )  # fmt: skip
             return connection.execute(query).to_arrow_table().cast(SCHEMA)
+
+
+def columns_of(rows: pa.Table) -> Columns:
+    """Rows of `read` as the columns that quarter-hours are made of, values in the quantity's unit."""
+    found = {name: rows.column(name).to_numpy() for name in ("point", "step_ms", "revision", "leaf")}
+    value = scaled(rows.column("value").cast("float64").to_numpy(), rows.column("scale").to_numpy().astype(np.int64))
+    at = rows.column("at").cast("int64").to_numpy()
+    return Columns(found["point"], at, found["step_ms"], value, found["revision"], found["leaf"].astype(np.int64))
 
 
 def _runs(leaves: Iterable[int]) -> Iterator[range]:

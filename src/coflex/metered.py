@@ -1,0 +1,234 @@
+"""What the field owes to settlement: metered quarter-hours and baselines of units that were called (SET-01, SET-02).
+
+`coflex.service.settling.due` says what is lacking. It is computed here from the tables of the tenant's log, on a thread
+and day by day, so that 4-second readings of many units and weeks fit into memory, and brought by `metered.bring`. What
+no reading is there for is brought as missing, and looked for again once an hour. Each baseline's record is kept beside
+the log under its digest, for whoever computes it anew. A correction that comes in later is brought in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from hashlib import sha256
+from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coflex.adapters.measurements.files import put
+from coflex.adapters.measurements.tables import columns_of
+from coflex.adapters.web.api.desk import Desk
+from coflex.domain.quantity import Floats, Ints
+from coflex.domain.reading import Quality
+from coflex.domain.series import Series
+from coflex.domain.time import QUARTER, Axis, delivery_day
+from coflex.evidence.message import Quantity
+from coflex.ingest import Running
+from coflex.metering.baselines.compute import Asked, compute
+from coflex.metering.baselines.document import load_method
+from coflex.metering.baselines.record import BaselineRecord
+from coflex.metering.delivery import WATT_HOUR, energy_kwh
+from coflex.metering.eligibility import UnitCalendar
+from coflex.metering.quarters import QUALITIES, quarter_hours
+from coflex.service.machine import encode
+from coflex.service.ports import Command
+from coflex.service.settling import Due, due, event_days, zone_of
+from coflex.service.state import State
+
+BASELINES = "baselines"
+MOST_AT_ONCE, PAGE = 200, 1_000
+AGAIN_S = 3_600.0
+ACTOR = "field"
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_MS = timedelta(milliseconds=1)
+_MISSING = QUALITIES.index(Quality.MISSING)
+# Readings of an hour may begin before the day that they reach into.
+_BEFORE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Energies:
+    """Quarter-hours of points on a local day: kWh (injection positive, NaN where missing), index into QUALITIES, and
+    the last message that counts (-1: none). Shape (points, quarters)."""
+
+    kwh: Floats
+    quality: NDArray[np.uint8]
+    leaf: Ints
+
+    def of(self, rows: Sequence[int]) -> Energies:
+        """Those of a unit with these rows as its points: of each quarter the best, of equal ones the later point's.
+        Shape (1, quarters)."""
+        kwh, quality = np.full(self.kwh.shape[1], np.nan), np.full(self.kwh.shape[1], _MISSING, np.uint8)
+        leaf = np.full(self.kwh.shape[1], -1, np.int64)
+        for row in rows:
+            better = (self.quality[row] <= quality) & (self.quality[row] != _MISSING)
+            kwh[better], quality[better] = self.kwh[row][better], self.quality[row][better]
+            leaf[better] = self.leaf[row][better]
+        return Energies(kwh[None], quality[None], leaf[None])
+
+
+def energies_of(running: Running, points: Sequence[int], axis: Axis, size: int) -> Energies:
+    """What points (ascending) told of a day, as of a log of `size`: energies where they sent them, else of power."""
+    numbers, start = np.array(points, dtype=np.int64), (axis.start - _EPOCH) // _MS
+    shape = len(points), len(axis)
+    found = Energies(np.full(shape, np.nan), np.full(shape, _MISSING, np.uint8), np.full(shape, -1, np.int64))
+    for quantity in (Quantity.ACTIVE_POWER_W, Quantity.ACTIVE_ENERGY_WH):
+        table = running.intake.tables.read(quantity, axis.start - _BEFORE, axis.end, points, size)
+        quarters = quarter_hours(columns_of(table), size, quantity is Quantity.ACTIVE_ENERGY_WH)
+        kwh, quality = quarters.grid(numbers, start, len(axis))
+        leaf = np.full(shape, -1, np.int64)
+        column = (quarters.start - start) // (QUARTER // _MS)
+        here = (column >= 0) & (column < len(axis))
+        leaf[np.searchsorted(numbers, quarters.point[here]), column[here]] = quarters.leaf[here]
+        better = (quality <= found.quality) & (quality != _MISSING)
+        found.kwh[better], found.quality[better], found.leaf[better] = kwh[better], quality[better], leaf[better]
+    return found
+
+
+@dataclass(eq=False)
+class Bringer:
+    """Brings what is due of one tenant. On the running loop."""
+
+    tenant: str
+    desk: Desk
+    running: Running
+    _next: dict[tuple[date, str], float] = field(default_factory=dict)
+    """When to look for what had no readings again, by the loop's clock."""
+
+    async def turn(self) -> int:
+        """Bring what is due, as much as is done at once; how many units and days that were. Raises CoflexError."""
+        state = self.desk.state(self.tenant)
+        wanted = self._wanted(state, self.desk.now(self.tenant))
+        if not wanted:
+            return 0
+        await self.desk.settled()
+        zone, size = zone_of(state), self.running.size()
+        events = {one.unit: event_days(state, one.unit) for one in wanted if one.baseline is not None}
+        form = await asyncio.to_thread(self._form, wanted, zone, events, size)
+        await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(form)))
+        return len(wanted)
+
+    def look_again(self) -> None:
+        """Let the next turn look for everything that is due, also for what had no readings a moment ago."""
+        self._next.clear()
+
+    def _wanted(self, state: State, now: datetime) -> list[Due]:
+        found: list[Due] = []
+        clock, after = asyncio.get_running_loop().time(), None
+        while len(found) < MOST_AT_ONCE and (page := due(state, now, after, PAGE)):
+            found += [one for one in page if self._next.get((one.day, one.unit), 0.0) <= clock]
+            after = page[-1].day, page[-1].unit
+        found = found[:MOST_AT_ONCE]
+        self._next = {key: at for key, at in self._next.items() if at > clock}
+        self._next |= {(one.day, one.unit): clock + AGAIN_S for one in found}
+        return found
+
+    # ---------------------------------------------------------------- on a thread
+
+    def _form(
+        self, wanted: Sequence[Due], zone: ZoneInfo, events: Mapping[str, frozenset[date]], size: int
+    ) -> dict[str, Any]:
+        """What `metered.bring` takes."""
+        days = _Days(self.running, zone, sorted({point for one in wanted for point in one.points}), size)
+        days.read({day for one in wanted for day in _days(one)})
+        metered = [row for one in wanted for row in days.quantities(one)]
+        baselines = [self._baseline(one, days, events[one.unit]) for one in wanted if one.baseline is not None]
+        return {"log": self.running.origin, "log_size": size, "metered": metered, "baselines": baselines}
+
+    def _baseline(self, one: Due, days: _Days, events: frozenset[date]) -> dict[str, Any]:
+        """The first method with enough readings, else the first one without values."""
+        assert one.baseline is not None
+        asked = one.baseline
+        series = days.series(one, asked.oldest)
+        wanted = Asked(
+            one.unit,
+            min(asked.event),
+            max(asked.event) + QUARTER,
+            asked.notice,
+            UnitCalendar(events=events - {one.day}),
+            np.array(asked.nomination) if asked.nomination else None,
+            log_size=days.size,
+        )
+        records = [compute(series, days.zone, wanted, load_method(name)) for name in asked.methods]
+        made = next((record for record in records if _whole(record)), records[0])
+        return self._kept(one, made)
+
+    def _kept(self, one: Due, made: BaselineRecord) -> dict[str, Any]:
+        """A record as it is brought, itself kept beside the log."""
+        body = encode(made)
+        digest = sha256(body).hexdigest()
+        folder = self.running.intake.log.folder / BASELINES
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{digest}.json"
+        if not path.exists():
+            put(path, partial(_write, body), 0o600)
+        kwh = tuple(map(energy_kwh, made.values_kw)) if _whole(made) else ()
+        return {
+            "unit": one.unit, "day": one.day, "method": made.method, "method_version": made.version,
+            "fingerprint": made.fingerprint, "record": digest, "kwh": kwh,
+            "note": made.note if kwh or made.note else "There are not enough readings.",
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class _Days:
+    """The quarter-hours of points on local days, as of a log of `size`."""
+
+    running: Running
+    zone: ZoneInfo
+    points: Sequence[int]
+    size: int
+    _read: dict[date, Energies] = field(default_factory=dict)
+
+    def read(self, days: Iterable[date]) -> None:
+        for day in sorted(days):
+            self._read[day] = energies_of(self.running, self.points, delivery_day(day, self.zone), self.size)
+
+    def _of(self, one: Due, day: date) -> Energies:
+        return self._read[day].of([self.points.index(point) for point in one.points])
+
+    def quantities(self, one: Due) -> list[dict[str, Any]]:
+        """The quarter-hours of a day that are due."""
+        found, rows = self._of(one, one.day), []
+        for start in one.quarters:
+            at = one.axis.position(start)
+            quality, leaf = QUALITIES[int(found.quality[0, at])], int(found.leaf[0, at])
+            kwh = None if quality is Quality.MISSING else _exact(float(found.kwh[0, at]))
+            rows.append(
+                {"unit": one.unit, "start": start, "quality": quality, "kwh": kwh, "leaf": leaf if leaf >= 0 else None}
+            )
+        return rows
+
+    def series(self, one: Due, oldest: date) -> Series:
+        """Mean power in kW of a unit from a day to the end of the due one."""
+        days = _range(oldest, one.day)
+        kw = np.concatenate([self._of(one, day).kwh[0] for day in days]) / (QUARTER / timedelta(hours=1))
+        return Series((one.unit,), Axis(delivery_day(oldest, self.zone).start, len(kw)), kw[None])
+
+
+def _days(one: Due) -> list[date]:
+    """The local days whose readings a due item needs."""
+    return _range(one.day if one.baseline is None else one.baseline.oldest, one.day)
+
+
+def _range(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _whole(record: BaselineRecord) -> bool:
+    """Whether a record has a number for every quarter-hour."""
+    return bool(record.values_kw) and bool(np.isfinite(record.values_kw).all())
+
+
+def _exact(kwh: float) -> Decimal:
+    return Decimal(repr(kwh)).quantize(WATT_HOUR)
+
+
+def _write(body: bytes, file: BinaryIO) -> None:
+    file.write(body)
