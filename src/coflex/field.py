@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from coflex.adapters.field.broker import Address, Door
+from coflex.adapters.measurements.check import read
 from coflex.adapters.measurements.cosigning import Witness
+from coflex.adapters.measurements.files import put
+from coflex.adapters.measurements.intake import Committed, committed
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.api.rooms.measurements import FieldSettings
 from coflex.adapters.web.identity import Keys
@@ -152,7 +157,8 @@ class Fields:
             name = f"coflex/{origin}"
             door = Door(running.intake, tenant, self._broker, running.owner_of, name, running.failed, running.now)
             await door.open()
-        return TenantField(tenant, self._desk, running, door, signer, known, folder / HEARD, self._lines)
+        missed = await asyncio.to_thread(_missed, running, folder / HEARD)
+        return TenantField(tenant, self._desk, running, door, signer, known, folder / HEARD, missed)
 
     async def close(self) -> None:
         """Write what waits, and let go of the logs."""
@@ -223,8 +229,8 @@ class TenantField:
     signer: Signer
     known: _Known
     heard_file: Path
-    lines: Log
-    _heard: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    _heard: deque[Committed]
+    """What commits brought and the machine was not told of."""
     _signed: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
     """Sequences of set points, by id and version, that stand in the log and have not left yet."""
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
@@ -232,21 +238,24 @@ class TenantField:
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _looked: float = -LOOK_AT_DUE_S
     """When it was looked at what settlement lacks, by the loop's clock."""
+    _through: int = 0
+    """Size of the log up to which everything was heard."""
+    _noted: int = -1
 
     def __post_init__(self) -> None:
         intake = self.running.intake
         self._sequence, self._signed_at = intake.standing(PLATFORM, True)
         loop = asyncio.get_running_loop()
 
-        def heard(raws: list[bytes], size: int) -> None:
-            with suppress(RuntimeError):  # the loop has ended: the next start reads them from the log
-                loop.call_soon_threadsafe(self._heard.append, (size, raws))
-
-        intake.heard = heard
         self.bringer = Bringer(self.tenant, self.desk, self.running)
+
+        def committed(told: Committed) -> None:
+            with suppress(RuntimeError):  # the loop has ended: the next start reads it from the log
+                loop.call_soon_threadsafe(self._heard.append, told)
+
+        intake.committed = committed
         cosigning = self.running.cosigning
         self._asking = asyncio.create_task(cosigning.run()) if cosigning.witnesses else None
-        self._heard += self._missed()
 
     async def close(self) -> None:
         if self.door is not None:
@@ -280,8 +289,8 @@ class TenantField:
     # ---------------------------------------------------------------- a look at what is due
 
     async def turn(self) -> None:
-        """Bring new keys in, tell the machine what devices answered, and send what is to be sent. Raises CoflexError,
-        ConnectionError."""
+        """Bring new keys in, tell the machine what devices answered, send what is to be sent, and bring settlement what
+        it lacks. Raises CoflexError, ConnectionError."""
         state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
         self.known.bring(self.running.intake.signers, state, _ms(now))
         await self._hear()
@@ -291,37 +300,30 @@ class TenantField:
             await self.desk.settled()
             await self._send(waiting)
         await self._share(state, now)
-        clock = asyncio.get_running_loop().time()
-        if clock - self._looked >= LOOK_AT_DUE_S:
-            more = await self.bringer.turn()
-            self._looked = -LOOK_AT_DUE_S if more == MOST_AT_ONCE else clock
+        await self._owe()
 
     async def _hear(self) -> None:
-        """Tell the machine what devices answered."""
+        """Tell the machine what devices answered, and note which readings came late."""
         while self._heard:
-            size, raws = self._heard[0]
-            for first in range(0, len(raws), MOST_HEARD):
-                words = [_word(raw) for raw in raws[first : first + MOST_HEARD]]
+            told = self._heard[0]
+            for first in range(0, len(told.acknowledgements), MOST_HEARD):
+                words = [_word(raw) for raw in told.acknowledgements[first : first + MOST_HEARD]]
                 await self._command("set_point.heard", {"acknowledgements": words})
-            self._heard.pop(0)
-            fresh = self.heard_file.with_suffix(".new")
-            fresh.write_text(f"{size}\n")
-            fresh.replace(self.heard_file)
+            self.bringer.corrected(told.late)
+            self._heard.popleft()
+            self._through = told.size
 
-    def _missed(self) -> list[tuple[int, list[bytes]]]:
-        """Acknowledgements in the log that the machine was not told of before the last stop."""
-        log = self.running.intake.log
-        try:
-            first = int(self.heard_file.read_text())
-        except (OSError, ValueError):
-            first = 0
-        found = []
-        for start in range(min(first, log.size), log.size, MOST_CERTIFIED):
-            count = min(MOST_CERTIFIED, log.size - start)
-            raws = [raw for raw in log.read(start, count) if raw[1] == Kind.ACKNOWLEDGEMENT]
-            if raws:
-                found.append((start + count, raws))
-        return found
+    async def _owe(self) -> None:
+        """Bring settlement what it lacks; then all up to here is dealt with, and the next start begins behind it."""
+        clock = asyncio.get_running_loop().time()
+        if clock - self._looked < LOOK_AT_DUE_S:
+            return
+        through = self._through
+        more = await self.bringer.turn()
+        self._looked = -LOOK_AT_DUE_S if more >= MOST_AT_ONCE else clock
+        if more < MOST_AT_ONCE and through != self._noted:
+            await asyncio.to_thread(put, self.heard_file, partial(_write, f"{through}\n"))
+            self._noted = through
 
     async def _command(self, verb: str, form: Mapping[str, Any]) -> None:
         await self.desk.submit(Command(self.tenant, verb, "", "", "", ACTOR, body_of(form)))
@@ -476,6 +478,24 @@ class TenantField:
         if not leaves:
             raise NotFound("The log holds nothing of that time.", "Ask for another time.")
         return self.running.certificate(sorted(leaves), ())
+
+
+def _missed(running: Running, heard: Path) -> deque[Committed]:
+    """What the log holds that was not dealt with before the last stop."""
+    log, now = running.intake.log, running.now()
+    try:
+        first = min(int(heard.read_text()), log.size)
+    except (OSError, ValueError):
+        first = 0
+    found: deque[Committed] = deque()
+    for start in range(first, log.size, MOST_CERTIFIED):
+        raws = log.read(start, min(MOST_CERTIFIED, log.size - start))
+        found.append(committed([read(raw, 0).candidate for raw in raws], raws, start + len(raws), now))
+    return found
+
+
+def _write(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
 
 
 def _word(raw: bytes) -> dict[str, Any]:

@@ -36,9 +36,11 @@ from coflex.metering.baselines.record import BaselineRecord
 from coflex.metering.delivery import WATT_HOUR, energy_kwh
 from coflex.metering.eligibility import UnitCalendar
 from coflex.metering.quarters import QUALITIES, quarter_hours
+from coflex.register.settlement import BaselineDay, MeteredDay, day_id
+from coflex.service.field import unit_at
 from coflex.service.machine import encode
 from coflex.service.ports import Command
-from coflex.service.settling import Due, due, event_days, zone_of
+from coflex.service.settling import Due, based_on, due, event_days, owed, zone_of
 from coflex.service.state import State
 
 BASELINES = "baselines"
@@ -100,19 +102,38 @@ class Bringer:
     running: Running
     _next: dict[tuple[date, str], float] = field(default_factory=dict)
     """When to look for what had no readings again, by the loop's clock."""
+    _touched: set[tuple[date, str]] = field(default_factory=set)
+    """Days of units that may be others since readings were corrected."""
 
     async def turn(self) -> int:
-        """Bring what is due, as much as is done at once; how many units and days that were. Raises CoflexError."""
+        """Bring what is due, and what is another since it was brought, as much as is done at once; how many units and
+        days were looked at. Raises CoflexError."""
         state = self.desk.state(self.tenant)
         wanted = self._wanted(state, self.desk.now(self.tenant))
-        if not wanted:
-            return 0
-        await self.desk.settled()
-        zone, size = zone_of(state), self.running.size()
-        events = {one.unit: event_days(state, one.unit) for one in wanted if one.baseline is not None}
-        form = await asyncio.to_thread(self._form, wanted, zone, events, size)
-        await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(form)))
-        return len(wanted)
+        again = sorted(self._touched)[: MOST_AT_ONCE - len(wanted)]
+        owing = [one for day, unit in again if (one := owed(state, unit, day)) is not None]
+        if wanted or owing:
+            await self.desk.settled()
+            zone, size = zone_of(state), self.running.size()
+            units = [one.unit for one in (*wanted, *owing) if one.baseline is not None]
+            events = {unit: event_days(state, unit) for unit in units}
+            form = await asyncio.to_thread(self._form, [*wanted, *owing], zone, events, size)
+            news = _news(state, form)
+            if news["metered"] or news["baselines"]:
+                await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(news)))
+        self._touched.difference_update(again)
+        return len(wanted) + len(owing)
+
+    def corrected(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """Readings of points in [begin, end), ms, came late or are others now."""
+        state = self.desk.state(self.tenant)
+        zone = zone_of(state)
+        for point, begin, end in spans:
+            unit = unit_at(state, point)
+            if unit is not None:
+                first, last = (_local(ms, zone) for ms in (begin, end - 1))
+                for day in _range(first, last):
+                    self._touched |= {(based, unit) for based in based_on(state, unit, day)}
 
     def look_again(self) -> None:
         """Let the next turn look for everything that is due, also for what had no readings a moment ago."""
@@ -210,6 +231,29 @@ class _Days:
         days = _range(oldest, one.day)
         kw = np.concatenate([self._of(one, day).kwh[0] for day in days]) / (QUARTER / timedelta(hours=1))
         return Series((one.unit,), Axis(delivery_day(oldest, self.zone).start, len(kw)), kw[None])
+
+
+def _news(state: State, form: dict[str, Any]) -> dict[str, Any]:
+    """What of a form is not in the state already."""
+    zone = zone_of(state)
+    metered = []
+    for row in form["metered"]:
+        day = state.find(MeteredDay, day_id(row["unit"], row["start"].astimezone(zone).date()))
+        there = day.at(row["start"]) if day is not None else None
+        if there is None or (there.kwh, there.quality) != (row["kwh"], row["quality"]):
+            metered.append(row)
+    baselines = []
+    for row in form["baselines"]:
+        base = state.find(BaselineDay, day_id(row["unit"], row["day"]))
+        if base is None or (base.method, base.fingerprint, base.kwh) != (
+            row["method"], row["fingerprint"], row["kwh"],
+        ):  # fmt: skip
+            baselines.append(row)
+    return form | {"metered": metered, "baselines": baselines}
+
+
+def _local(ms: int, zone: ZoneInfo) -> date:
+    return (_EPOCH + ms * _MS).astimezone(zone).date()
 
 
 def _days(one: Due) -> list[date]:

@@ -277,7 +277,35 @@ def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_w
         field.bringer.look_again()
         assert await field.bringer.turn() == 1  # cu-0003 alone
 
-    run(FieldService(tmp_path), story)
+        # A correction of the hour, and one of the days before it, on which the baseline rests.
+        meter.last += 1
+        other = meter.message(
+            meter.last, first=ms(at(0)), at=ms(service.now) + 1, step=900_000, values=[1_500], quantity=5, revision=1
+        )
+        meter.last += 1
+        weeks = [-700] * (96 * days - 4)
+        before = meter.message(
+            meter.last, first=ms(first), at=ms(service.now) + 2, step=900_000, values=weeks, quantity=5, revision=1
+        )
+        assert (await service.bring(other, before))["accepted"] == 2
+        await service.turn()
+        await field.bringer.turn()
+        mine = next(one for one in service.state.all(MeteredDay) if one.unit == "cu-0001").quantities
+        assert [one.kwh for one in mine] == [Decimal("1.5"), 2, 3, 4] and mine[0].version == 2
+        (base,) = [one for one in service.state.all(BaselineDay) if one.unit == "cu-0001"]
+        assert set(base.kwh) == {Decimal("-0.7")} and base.version == 2
+
+    async def after(service: FieldService) -> None:
+        entries = service.sequencer.number
+        field = await service.fields.of(TENANT)
+        await service.turn()
+        await field.bringer.turn()
+        new = [one.command.verb for one in service.journal.entries(entries, 100)]
+        assert "metered.bring" not in new  # looked at again from the log, and nothing was another
+
+    service = FieldService(tmp_path)
+    run(service, story)
+    run(service, after)
 
 
 async def until(true: Callable[[], Any]) -> None:

@@ -185,6 +185,12 @@ def _device_at(state: State, point: int) -> Device | None:
     return next(iter(index(state, Device, "point", lambda one: (str(one.point),)).at(str(point))), None)
 
 
+def unit_at(state: State, point: int) -> str | None:
+    """The unit of a point, None where there is no such point."""
+    device = _device_at(state, point)
+    return None if device is None else device.unit
+
+
 def brought_by(state: State, party: str) -> frozenset[str]:
     """Whose messages a party may bring: its own, and those of the owners whose units it is the provider of. They are
     signed by the devices, whoever brings them."""

@@ -217,6 +217,27 @@ def due(state: State, now: datetime, after: tuple[date, str] | None = None, limi
     return tuple(found)
 
 
+def owed(state: State, unit: str, day: date) -> Due | None:
+    """All that a unit owes of a day of which something was brought, to be computed anew: after a correction of its
+    readings. None where nothing was brought."""
+    name, points = day_id(unit, day), called(state, unit, day)
+    if not points or (state.find(MeteredDay, name) is None and state.find(BaselineDay, name) is None):
+        return None
+    axis = delivery_day(day, zone_of(state))
+    event = quarters(points, axis)
+    brought = state.find(BaselineDay, name) is not None
+    asked = _baseline_asked(state, unit, day, axis, points, event, anew=True) if brought else None
+    return Due(unit, day, axis, _points(state, unit), event, asked)
+
+
+def based_on(state: State, unit: str, day: date) -> tuple[date, ...]:
+    """The days of a unit, this one and later, whose quantities or baselines may rest on its readings of a day."""
+    last = day + ASKED_AGAIN
+    days = index(state, MeteredDay, "unit", lambda one: (one.unit,)).at(unit)
+    bases = index(state, BaselineDay, "unit", lambda one: (one.unit,)).at(unit)
+    return tuple(sorted({one.day for one in days if one.day == day} | {b.day for b in bases if day <= b.day <= last}))
+
+
 def _due(state: State, unit: str, day: date, zone: ZoneInfo, now: datetime) -> Due | None:
     """What a unit lacks of a day; None where it lacks nothing that is still asked for."""
     points, axis = called(state, unit, day), delivery_day(day, zone)
@@ -228,18 +249,28 @@ def _due(state: State, unit: str, day: date, zone: ZoneInfo, now: datetime) -> D
     asked = _baseline_asked(state, unit, day, axis, points, event) if points else None
     if not lacking and asked is None:
         return None
-    numbers = tuple(sorted(one.point for one in index(state, Device, "unit", lambda one: (one.unit,)).at(unit)))
-    return Due(unit, day, axis, numbers, lacking, asked)
+    return Due(unit, day, axis, _points(state, unit), lacking, asked)
+
+
+def _points(state: State, unit: str) -> tuple[int, ...]:
+    return tuple(sorted(one.point for one in index(state, Device, "unit", lambda one: (one.unit,)).at(unit)))
 
 
 def _baseline_asked(
-    state: State, unit: str, day: date, axis: Axis, points: tuple[SetPointEntry, ...], event: tuple[datetime, ...]
+    state: State,
+    unit: str,
+    day: date,
+    axis: Axis,
+    points: tuple[SetPointEntry, ...],
+    event: tuple[datetime, ...],
+    anew: bool = False,
 ) -> BaselineAsked | None:
+    """What is due of a baseline. `anew`: also where one was brought."""
     orders = [state.get(ActivationOrder, one.order) for one in points]
     first = min(orders, key=lambda one: (one.ordered_at, one.id))
     methods = methods_of(state, first, day)
     brought = state.find(BaselineDay, day_id(unit, day))
-    if brought is not None and brought.method in methods:
+    if brought is not None and brought.method in methods and not anew:
         return None
     foreseen = nominated(state, unit, state.get(SessionEntry, first.session), axis)
     if methods[0] == NOMINATED and all(foreseen[axis.position(start)] is not None for start in event):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,8 +24,21 @@ from coflex.adapters.measurements.segment import Segment
 from coflex.adapters.measurements.tables import Tables
 from coflex.domain.errors import CoflexError
 from coflex.evidence.message import HEADER, Kind
-from coflex.metering.admission import CLOCK_OFF, MEASUREMENT, Admission, Answer, Gap, Outcome, Part, Refusal, Signers
+from coflex.metering.admission import (
+    CLOCK_OFF,
+    MEASUREMENT,
+    Admission,
+    Answer,
+    Candidate,
+    Gap,
+    Outcome,
+    Part,
+    Refusal,
+    Signers,
+)
 
+# What was measured so long ago may have been settled already, ms.
+LATE = 6 * 3_600_000
 MOST_WAITING = 64 << 20
 MOST_A_COMMIT = 20_000
 CHECKERS = max(2, os.cpu_count() or 1)
@@ -52,6 +65,15 @@ class Counts:
     seconds: float = 0.0
 
 
+class Committed(NamedTuple):
+    """What a commit brought beside new readings: acknowledgements of set points, and measurements that came late
+    (`LATE`) or correct others, as point, begin and end in ms. `size`: of the log with it."""
+
+    acknowledgements: list[bytes]
+    late: list[tuple[int, int, int]]
+    size: int
+
+
 class _Waiting(NamedTuple):
     parts: Sequence[Part]
     bytes: int
@@ -76,9 +98,8 @@ class Intake:
         self.live, self.counts, self.alarm = Live(signers), Counts(), ""
         self._clock, self._failed = clock, failed
         self._admission = Admission(signers, self._known)
-        self.heard: Callable[[list[bytes], int], None] = _nobody
-        """Told of each commit's acknowledgements of set points, and of the log's size with them, on the writer's
-        thread."""
+        self.committed: Callable[[Committed], None] = _nobody
+        """Told of each commit, on the writer's thread."""
         self._new: list[Checked] = []
         """What the commit under way adds."""
         log.recover(self._admission.restore, self._replay)
@@ -179,17 +200,17 @@ class Intake:
             for part, messages in zip(waiting.parts, checked, strict=True):
                 outcomes.append(self._admit(part, messages, waiting.received, new))
             told.append(outcomes)
+        now = self._clock()
         if new:
-            self.log.append([one.raw for one in new], [one.leaf for one in new], self._clock())
+            self.log.append([one.raw for one in new], [one.leaf for one in new], now)
         self._count(taken, new, told)
         self.live.put(
             (one.candidate.row, one.candidate.quantity, one.at, one.value)
             for one in new
             if one.candidate is not None and one.candidate.kind == MEASUREMENT
         )
-        answered = [one.raw for one in new if one.raw[1] == Kind.ACKNOWLEDGEMENT]
-        if answered:
-            self.heard(answered, self.log.size)
+        if new:
+            self.committed(committed([one.candidate for one in new], [one.raw for one in new], self.log.size, now))
         # Who is answered finds its values among the live ones.
         for (waiting, _), outcomes in zip(taken, told, strict=True):
             with suppress(Exception):  # who asked has gone
@@ -316,7 +337,18 @@ class Intake:
                 self._admission.replay(candidate, at)
 
 
-def _nobody(raws: list[bytes], size: int) -> None:
+def committed(candidates: Iterable[Candidate | None], raws: Sequence[bytes], size: int, now: int) -> Committed:
+    """What a commit at `now` (ms) tells, after which the log has `size` messages."""
+    before = now - LATE
+    late = [
+        (HEADER.unpack_from(raw)[3], one.first, one.first + one.step * one.intervals)
+        for raw, one in zip(raws, candidates, strict=True)
+        if one is not None and one.kind == MEASUREMENT and (one.revision or one.first < before)
+    ]
+    return Committed([raw for raw in raws if raw[1] == Kind.ACKNOWLEDGEMENT], late, size)
+
+
+def _nobody(told: Committed) -> None:
     """Nobody listens."""
 
 
