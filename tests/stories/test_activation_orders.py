@@ -93,6 +93,10 @@ def test_a_split_that_does_not_add_up_or_asks_too_much_is_refused_whole(world: O
     with pytest.raises(Refused) as caught:
         world.do("activation.split", "sp-1", world.order.id, **bad)
     assert codes(caught) == {"above_able", "unknown_unit", "sum"}
+    for_ever = share("cu-0001", 1) | {"pieces": [{"starts": at(0), "ends": "9999-12-31T23:59:59Z", "kw": 1}]}
+    with pytest.raises(Refused) as caught:
+        world.do("activation.split", "sp-1", world.order.id, units=[for_ever])
+    assert codes(caught) == {"beyond_order"}
     with pytest.raises(NotFound):
         world.do("activation.split", "sp-2", world.order.id, units=[])
     with pytest.raises(Forbidden):

@@ -102,7 +102,7 @@ def _split(state: State, context: Context, form: SplitForm) -> Outcome:
     gives all that is ordered, or leaves open what was missing before. Raises NotFound, Forbidden, Conflict, Refused
     with every fault."""
     before = mine(state, context, "failures")
-    own, findings = _own_shares(form, context.now)
+    own, findings = _own_shares(form, context.now, before.ends)
     refuse("The split", findings)
     ordered = between(before.profile, context.now, None)
     places = _common_cells(ordered, own)
@@ -133,7 +133,8 @@ def _split(state: State, context: Context, form: SplitForm) -> Outcome:
     return draft.outcome(shown(state, context, after))
 
 
-def _own_shares(form: SplitForm, now: datetime) -> tuple[dict[str, Profile], list[Finding]]:
+def _own_shares(form: SplitForm, now: datetime, ends: datetime) -> tuple[dict[str, Profile], list[Finding]]:
+    """The shares by unit from now on, none beyond the end of the order, and what is wrong with them."""
     own: dict[str, Profile] = {}
     findings = []
     for i, share in enumerate(form.units):
@@ -147,6 +148,9 @@ def _own_shares(form: SplitForm, now: datetime) -> tuple[dict[str, Profile], lis
             message = "A piece ends before it starts, or overlaps another; correct them."
             findings.append(Finding(f"units[{i}].pieces", "pieces", message))
             own[share.unit] = ()
+        if any(piece.ends > ends for piece in own[share.unit]):
+            message = f"The order ends at {ends.isoformat()}; let no piece go on after it."
+            findings.append(Finding(f"units[{i}].pieces", "beyond_order", message))
     return own, findings
 
 
