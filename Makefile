@@ -36,7 +36,7 @@ $(CASE)/case.yaml: | $(VENV)/run.stamp
 test: check
 	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: check
+test-all: check $(VENV)/spark.stamp
 	@$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/test.stamp
@@ -58,6 +58,7 @@ lock: $(VENV)/bin/python
 	@$(PIP) install uv
 	@printf 'hatchling\neditables\n' | $(LOCK) --extra grids pyproject.toml - -o requirements/run.txt
 	@printf 'hatchling\neditables\n' | $(LOCK) --extra grids --extra cluster --extra dev -c requirements/run.txt pyproject.toml - -o requirements/test.txt
+	@printf 'pyspark==4.0.5\n' | $(LOCK) -c requirements/test.txt - -o requirements/spark.txt
 
 clean:
 	@rm -rf $(VENV)
@@ -77,6 +78,11 @@ $(VENV)/test.stamp: requirements/test.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 # The first Python that is new enough and can make an environment; without one, a sentence that says what to install.
+# Spark is large, and one test alone needs it.
+$(VENV)/spark.stamp: requirements/spark.txt $(VENV)/test.stamp
+	@$(PIP) install --require-hashes -r requirements/spark.txt
+	@touch $@
+
 $(BIN)/python:
 	@for python in python3.11 python3 python3.12 python3.13; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
