@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from coflex.reporting import kpi, kpi_columns
 from coflex.settlement import column_books, columns
 from coflex.settlement.column_rules import rule_row
 from coflex.settlement.rules import Response, SettlementRule
+from support.command import coflex
 from support.warehouse import put, told
 
 D = Decimal
@@ -373,3 +375,30 @@ def test_corrections_through_an_older_version_see_what_was_known_then(tables: Pa
             told(house, column_books.repeated_points(house.take("points", columns.POINTS, tables / "points.parquet")))
             == []
         )
+
+
+# ---------------------------------------------------------------- the commands
+
+
+@pytest.mark.spec("SET-02", "SET-06", "KPI-01")
+def test_a_city_is_settled_looked_at_and_corrected_by_commands(tables: Path, tmp_path: Path) -> None:
+    def said(*words: object) -> Any:
+        done = coflex("city", *words, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    outward = said("settle", tables, "--out", tmp_path / "first")
+    whole = said("settle", tables, "--all-rows", "--out", tmp_path / "second", "--memory", 2, "--threads", 1)
+    assert outward["lines"] == whole["lines"] == ACTIVATED and outward["accounts"] == whole["accounts"]
+    assert sum(one["received"] - one["paid"] for one in outward["accounts"]) == 0
+    lines = pq.read_table(tmp_path / "first" / "lines.parquet")
+    assert lines.num_rows == ACTIVATED and (tmp_path / "second" / "points.parquet").exists()
+
+    again = coflex("city", "settle", tables, "--out", tmp_path / "first")
+    assert again.exit_code == 1 and "holds" in again.stderr and "Traceback" not in again.output
+    nothing = said("correct", tmp_path / "first", tmp_path / "second", "--out", tmp_path / "difference")
+    assert nothing["postings"] == 0
+    shown = coflex("city", "settle", tables)
+    assert shown.exit_code == 0 and str(ACTIVATED) in shown.stdout
+    wrong = coflex("city", "settle", tables, "--engine", "oracle:")
+    assert wrong.exit_code == 1 and "duckdb:" in wrong.output
