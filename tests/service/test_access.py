@@ -472,6 +472,17 @@ def test_progress_is_written_by_the_platform_alone_and_passes_over_what_was_remo
     assert bench.state.get(WebhookProgress, made["id"]).position == 1
 
 
+@pytest.mark.spec("PLAT-01")
+def test_progress_told_twice_in_one_entry_counts_as_far_as_it_goes() -> None:
+    bench = Bench()
+    first, other = a_webhook(bench), a_webhook(bench)
+    told = [(first, 9, 1), (other, 4, 0), (first, 9, 3), (first, 8, 7)]
+    form = {"webhooks": [{"webhook": id, "number": number, "position": position} for id, number, position in told]}
+    assert bench.take("webhook.delivered", form, party="", actor="engine") == {"webhooks": 2}
+    kept = {one.id: (one.number, one.position) for one in bench.state.all(WebhookProgress)}
+    assert kept == {first: (9, 3), other: (4, 0)}
+
+
 @pytest.mark.parametrize(
     ("kinds", "wanted"),
     [(("*",), True), (("unit.*",), True), (("unit.registered",), True), (("unit",), False), (("units.*",), False)],
