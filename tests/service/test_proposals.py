@@ -42,8 +42,8 @@ def world() -> World:
     return made
 
 
-def propose(made: World, form: ChangeMarket, party: str = "mo", actor: str = "ann") -> str:
-    receipt = made.do("market.change", "market", form, party, actor)
+def propose(made: World, form: ChangeMarket, party: str = "mo", actor: str = "ann", **more: Any) -> str:
+    receipt = made.do("market.change", "market", form, party, actor, **more)
     assert receipt.status == 202
     return msgspec.json.decode(receipt.reply, type=Proposal).id
 
@@ -165,6 +165,26 @@ def test_a_confirmation_may_insist_on_what_was_read() -> None:
     proposal = propose(made, ChangeMarket(title="Read"))
     with pytest.raises(Outdated):
         made.do("proposal.confirm", proposal, party="mo", actor="bob", expects=1)
+
+
+@pytest.mark.spec("PLAT-07")
+def test_what_was_changed_since_it_was_proposed_stays_as_it_was_changed() -> None:
+    made = world()
+    read = made.state.number(Market, "market")
+    proposal = propose(made, ChangeMarket(title="As read"), expects=read)
+    other = propose(made, ChangeMarket(last_day=date(2016, 7, 9)))
+    confirm(made, propose(made, ChangeMarket(title="Meanwhile"), expects=read))
+    for stale in (proposal, other):
+        with pytest.raises(Outdated, match="propose anew"):
+            confirm(made, stale)
+        assert made.state.get(Proposal, stale).status is ProposalStatus.WAITING
+        made.do("proposal.refuse", stale, Refuse("outdated"), "mo", "bob")
+    with pytest.raises(Outdated):
+        propose(made, ChangeMarket(title="Too late"), expects=read)
+    market = made.state.get(Market, "market")
+    assert (market.title, market.last_day) == ("Meanwhile", date(2016, 7, 5))
+    confirm(made, propose(made, ChangeMarket(title="As read"), expects=made.state.number(Market, "market")))
+    assert made.state.get(Market, "market").title == "As read"
 
 
 # ---------------------------------------------------------------- changes of a market

@@ -263,7 +263,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("given left_out", MARKET, PLATFORM | FOLLOWS),
     },
     "proposal": _rows(
-        "id verb subject party body proposed_by proposed_at status decided_by decided_at", ITSELF, ITSELF
+        "id verb subject party body proposed_by proposed_at status decided_by decided_at version", ITSELF, ITSELF
     ),
     # beside the records
     "personal": _rows("data", ITSELF | KEEPER, ITSELF | KEEPER),

@@ -106,7 +106,8 @@ class ProposalStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A command that needs a second person: what, asked by whom, and what became of it."""
+    """A command that needs a second person: what, asked by whom, and what became of it. `version`: of the
+    subject as it was then, by the number of the entry that wrote it; what has changed since is not changed by it."""
 
     id: str
     verb: str
@@ -118,6 +119,7 @@ class Proposal:
     status: ProposalStatus
     decided_by: str = ""
     decided_at: datetime | None = None
+    version: int | None = None
 
 
 RECORDS: dict[str, type[object]] = {

@@ -14,7 +14,7 @@ from coflex.domain.errors import Conflict, Forbidden, NotFound
 from coflex.domain.party import Role
 from coflex.register.access import User
 from coflex.register.market import Proposal, ProposalStatus
-from coflex.service.machine import Context, Machine, Outcome, Verb, confirmed, encode
+from coflex.service.machine import Context, Machine, Outcome, Verb, as_read, confirmed, encode
 from coflex.service.ports import Note
 from coflex.service.state import State
 
@@ -46,13 +46,14 @@ def verbs(table: Mapping[str, Verb]) -> tuple[Verb, ...]:
 def _confirm(machine: Machine, state: State, context: Context) -> Outcome:
     """Do what was proposed, now, as the second person asks for it. Raises what the proposed verb raises, and then the
     proposal goes on waiting; Forbidden to all but a second person of the party and to a party without the role any
-    more."""
+    more; Outdated where its subject has changed since it was proposed."""
     proposal = _waiting(state, context)
     _second_person(state, proposal, context)
     verb, form, inside = confirmed(machine, proposal, context)
     if not verb.roles & context.roles:
         raise Forbidden(f"{context.party} has not got the role for '{verb.name}' now.", "Ask the market operator.")
     outcome = verb.act(state, inside, form)
+    as_read(state, verb, proposal.subject, proposal.version, "Refuse the proposal, read it again, and propose anew.")
     decided = _decided(proposal, ProposalStatus.CONFIRMED, context)
     note = Note("proposal.confirmed", proposal.id, (proposal.party,), encode({"verb": proposal.verb}))
     return replace(outcome, records=(*outcome.records, (Proposal, proposal.id, decided)), notes=(*outcome.notes, note))
