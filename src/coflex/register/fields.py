@@ -225,13 +225,13 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     ),
     # access: proofs of identity are read by nobody
     "client": {
-        **_rows("id party name scopes created expires redirects", ITSELF, ITSELF | PLATFORM),
+        **_rows("id party name scopes created expires redirects behind", ITSELF, ITSELF | PLATFORM),
         **_rows("revoked previous_until tokens", ITSELF, ITSELF | PLATFORM),
         **_rows("rates", ITSELF | MARKET, MARKET),
         **_rows("secret_hash previous_hash", NOBODY, ITSELF | PLATFORM),
     },
     "user": {
-        **_rows("id party scopes created created_by password_since locked tokens", ITSELF, ITSELF),
+        **_rows("id party scopes created created_by behind password_since locked tokens", ITSELF, ITSELF),
         **_rows("login password", NOBODY, ITSELF),
     },
     "grants": _rows("id party", ITSELF, ITSELF) | _rows("grants", NOBODY, ITSELF),
