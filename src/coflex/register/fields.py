@@ -205,7 +205,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     },
     "backup": {
         **_rows("id provider owner unit starts ends", SIDES | MARKET, {R.PROVIDER}),
-        **_rows("released", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("released", SIDES | MARKET, {R.PROVIDER} | FOLLOWS),
         **_rows("reserved_at", SIDES | MARKET, FOLLOWS),
     },
     "session_orders": _rows("id offers done at", MARKET, PLATFORM | FOLLOWS),
@@ -255,6 +255,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("id day session state opens closes reached offers outcome plan design", MEMBERS, PLATFORM | FOLLOWS),
         **_rows("alarm", OPERATORS, PLATFORM | FOLLOWS),
         **_rows("without reason", MARKET, MARKET),
+        **_rows("withdrawn", MARKET, FOLLOWS),
     },
     "session_requests": _rows("id session buyer asked", MARKET | {R.BUYER}, {R.BUYER}),
     "session_outcome": {

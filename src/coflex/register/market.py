@@ -59,7 +59,8 @@ class SessionEntry:
     `opens`, `closes`: its gate, in the tenant's time. `offers`: how many it holds since it closed.
     `outcome`: id of the record that holds its result, empty before; `plan`: of the one that holds its plan.
     `alarm`: why computing failed, empty if not. `design`: the `DesignText` it is held after.
-    `without`: offers that a rerun leaves out, `reason`: why there was a rerun.
+    `without`: offers that a rerun leaves out, `reason`: why there was a rerun. `withdrawn`: receipts of offers that
+    were taken out of its book because their unit went to another provider.
     """
 
     id: str
@@ -76,6 +77,7 @@ class SessionEntry:
     design: str = ""
     without: tuple[str, ...] = ()
     reason: str = ""
+    withdrawn: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

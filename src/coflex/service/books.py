@@ -6,9 +6,10 @@ An offer has no record of its own: the entry that took it is its record, and `re
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
@@ -97,6 +98,12 @@ class Books:
         """What a session's book holds, by receipt; nothing where there is no book."""
         book = self._books.get(session)
         return tuple(sorted(book.intake.offers.values(), key=lambda offer: offer.receipt)) if book else ()
+
+    def take_out(self, session: str, offers: Sequence[Offer]) -> Callable[[], None]:
+        """Take offers out of a book; what comes back puts them in again."""
+        intake = self._books[session].intake
+        intake.give_back(offer.id for offer in offers)
+        return partial(intake.put, offers)
 
     def drop(self, session: str) -> None:
         """Forget the book of a session whose result is known."""

@@ -124,13 +124,18 @@ class Machine:
         form = command.form if command.form is not None else decode(command.body, verb.form)
         context = Context(number, at, now(state, at), command.party, command.by, command.actor, roles, command.subject)
         outcome = verb.act(state, context, form)
-        # Only now: whoever may not know of a record is told so first, by the verb.
-        as_read(state, verb, command.subject, command.expects)
-        if verb.two_persons and command.actor not in PLATFORM:
-            may_propose(state, command)
-            outcome = _propose(state, verb, command, context)
-        self.tenants.setdefault(command.tenant, state)
-        return self._write(state, outcome, number)
+        try:
+            # Only now: whoever may not know of a record is told so first, by the verb.
+            as_read(state, verb, command.subject, command.expects)
+            if verb.two_persons and command.actor not in PLATFORM:
+                may_propose(state, command)
+                outcome = _propose(state, verb, command, context)
+            self.tenants.setdefault(command.tenant, state)
+            return self._write(state, outcome, number)
+        except BaseException:
+            if outcome.undo is not None:
+                outcome.undo()
+            raise
 
     def take_back(self, tenant: str, taken: Taken) -> None:
         """Undo a command; the last one taken goes first."""
