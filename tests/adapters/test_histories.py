@@ -21,7 +21,7 @@ import pytest
 
 from support.crash import GONE, Written
 from support.platform import FIRST_START, offer
-from support.trading import PATH, Trading, Wire, authorised, free_port
+from support.trading import PATH, SlowJournal, Trading, Wire, authorised, free_port
 
 PROVIDERS, CLIENTS, EACH = 4, 64, 14
 # Few quarter-hours and ids, so that clients of one provider get in each other's way.
@@ -217,15 +217,27 @@ def _fits_somewhere(one: Operation, taken: list[Operation], states: list[Model])
 @pytest.mark.spec("PLAT-05")
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_what_64_clients_are_told_at_once_is_what_one_after_the_other_would_be_told(tmp_path: Path, seed: int) -> None:
-    platform = Trading(tmp_path, free_port(), PROVIDERS, units=UNITS)
+    counts = played(Trading(tmp_path, free_port(), PROVIDERS, units=UNITS), seed, kills=4)
+    assert {"submit 201", "submit 422", "replace 200", "withdraw 200", "withdraw 404", "read 200"} <= counts.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.spec("PLAT-05")
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_on_a_slow_disk_nobody_is_refused_for_what_a_crash_takes_back(tmp_path: Path, seed: int) -> None:
+    played(Trading(tmp_path, free_port(), PROVIDERS, units=UNITS, journals=SlowJournal), seed, kills=19)
+
+
+def played(platform: Trading, seed: int, kills: int) -> dict[str, int]:
+    """Let the clients do their work while the platform is killed so often, and hold it against the model."""
     platform.prepare()
     history = History(platform.port, seed)
 
     async def go() -> None:
         platform.start()
         working = asyncio.gather(*(history.client(number) for number in range(CLIENTS)))
-        for part in (0.2, 0.4, 0.6, 0.8):
-            while len(history.told) < part * CLIENTS * EACH and not working.done():
+        for k in range(1, kills + 1):
+            while len(history.told) < k / (kills + 1) * CLIENTS * EACH and not working.done():
                 await asyncio.sleep(0.001)
             platform.kill()
             platform.start()
@@ -234,8 +246,7 @@ def test_what_64_clients_are_told_at_once_is_what_one_after_the_other_would_be_t
 
     asyncio.run(go())
     assert len(history.told) == CLIENTS * EACH
-    counts = judge(history.told, platform.written(0))
-    assert {"submit 201", "submit 422", "replace 200", "withdraw 200", "withdraw 404", "read 200"} <= counts.keys()
+    return judge(history.told, platform.written(0))
 
 
 def told(kind: str, key: str, called: float, answered: float, status: int, **more: Any) -> Operation:

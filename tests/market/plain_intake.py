@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from coflex.domain.clearing import Holding, Status
 from coflex.domain.offer import Offer, OfferStep
 from coflex.domain.product import Product, QuantityKind
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Group, Level, Scope, Technology, Unit
 from coflex.market.design import DistributionGrid, SessionPlan, load_design, schedule
@@ -75,7 +76,39 @@ class Plain:
         found |= set(dear.values()) | set(doubled.values())
         # Of an offer that has both, the second is told.
         found -= {dear[name] for name in dear if name in doubled}
-        return [offer for offer in clean if offer.id not in dear and offer.id not in doubled], found
+        accepted: list[Offer] = []
+        for offer in clean:
+            if offer.id not in dear and offer.id not in doubled:
+                more = self._more_than_qualified(offer, [*self.taken, *accepted])
+                found |= more
+                accepted += [] if more else [offer]
+        return accepted, found
+
+    def _more_than_qualified(self, offer: Offer, before: Sequence[Offer]) -> Found:
+        """The first quarter-hour in which the offers under one qualification come to more than it."""
+        limit = self.limit(offer)
+        if limit is None:
+            return set()
+        beside = [one for one in before if one.direction is offer.direction and self.limit(one) == limit]
+        for at in sorted(self.kw(offer)):
+            kw: dict[str, int] = {}
+            for one in [*beside, offer]:
+                key = f"offer {one.id}" if one.exclusive is None else f"label {one.exclusive}"
+                kw[key] = max(kw.get(key, 0), self.kw(one).get(at, 0))
+            if sum(kw.values()) > limit.kw(offer.direction):
+                return {self._place(offer, label(at), code="above_qualified")}
+        return set()
+
+    def limit(self, offer: Offer) -> ProductLimit | None:
+        """Of the qualification under which something is offered."""
+        qualified = (self.context.products_of or {}).get(offer.unit or offer.group or "", {})
+        return qualified.get(offer.product) if self.own(offer) else None
+
+    def given(self, offer: Offer, at: datetime) -> tuple[int, int, int]:
+        """The caps of an offer: of its units, inside the qualification under which they are offered."""
+        limit, caps = self.limit(offer), self.caps(self.members(offer), offer.direction, at)
+        most = caps[0] if limit is None else limit.kw(offer.direction)
+        return min(caps[0], most), min(caps[1], most), min(caps[2], most)
 
     def _place(self, offer: Offer, *where: str, code: str) -> tuple[str, str]:
         return ", ".join([f"offer {offer.id}", *where]), code
@@ -266,7 +299,7 @@ class Plain:
             if kw < offer.min_quantity_kw:
                 yield label(at), "minimum_above_quantity"
             if self.members(offer) and self.own(offer):
-                qualified, free, given = self.caps(self.members(offer), offer.direction, at)
+                qualified, free, given = self.given(offer, at)
                 if kw > qualified:
                     yield self._step_above(offer, at, qualified), label(at), "above_qualified"
                 if min(kw, qualified) > free:
@@ -356,7 +389,7 @@ class Plain:
         return kwh if offer.energy_limit_kwh is None else min(kwh, offer.energy_limit_kwh)
 
     def _given(self, offer: Offer, at: datetime) -> int:
-        return self.caps(self.members(offer), offer.direction, at)[2]
+        return self.given(offer, at)[2]
 
 
 # ---------------------------------------------------------------- a small register
@@ -485,16 +518,21 @@ def contexts(draw: st.DrawFn, plan: SessionPlan) -> IntakeContext:
         barred=draw(
             st.dictionaries(st.sampled_from(["a2", "b1"]), st.just("its owner has given no consent"), max_size=1)
         ),
-        products_of=draw(
-            st.none()
-            | st.fixed_dictionaries(
-                {
-                    name: st.sampled_from([frozenset({"cm", "vc"}), frozenset({"cm"})])
-                    for name in ("a1", "a2", "ga", "gv")
-                }
-            )
-        ),
+        products_of=draw(st.none() | qualifications()),
     )
+
+
+@st.composite
+def qualifications(draw: st.DrawFn) -> dict[str, dict[str, ProductLimit]]:
+    """What groups are qualified for by test, and their units with them; "gv" is for "vc" where it is at all."""
+    found: dict[str, dict[str, ProductLimit]] = {}
+    kw = st.sampled_from([0, 30, 60, 120, 200, 10**6])
+    tests = [("ga", "cm"), ("gb", "cm"), ("gw", "cm"), *draw(st.sampled_from([[], [("gv", "vc")]]))]
+    for group, product in tests:
+        limit = ProductLimit(group, product, draw(kw), draw(kw), GROUPS[group].units)
+        for name in (group, *limit.units):
+            found.setdefault(name, {})[product] = limit
+    return found
 
 
 ODD_TERMS: list[dict[str, object]] = [

@@ -31,6 +31,7 @@ from plain_intake import (
 
 from coflex.domain.errors import CoflexError, Finding
 from coflex.domain.offer import Offer
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Level
 from coflex.market.design import SessionPlan
@@ -363,11 +364,77 @@ def test_a_unit_is_barred_from_the_moment_of_the_new_context_on_and_its_taken_of
 
 @pytest.mark.spec("MKT-03")
 def test_a_seller_that_is_not_qualified_for_the_product_is_refused() -> None:
-    qualified = plain_context(PLAN, products_of={"a1": frozenset({"cm"}), "ga": frozenset({"vc"})})
+    qualified = plain_context(PLAN, products_of={"a1": within("cm", 10**6), "ga": within("vc", 10**6)})
     assert not intake(PLAN, [plain_offer(PLAN)], qualified)[1]
     refused = [plain_offer(PLAN, "o1", product="vc"), plain_offer(PLAN, "o2", unit="a3")]
     refused.append(plain_offer(PLAN, "o3", unit=None, group="ga", steps=(stretch(PLAN, 30, (20,)),)))
     assert told(intake(PLAN, refused, qualified)[1]) == {(f"offer o{i}", "not_qualified") for i in (1, 2, 3)}
+
+
+def within(product: str, up_kw: int, group: str = "ga", units: str = "a1 a2") -> dict[str, ProductLimit]:
+    """What a group and its units are qualified for, upwards."""
+    return {product: ProductLimit(group, product, up_kw, 0, tuple(units.split()))}
+
+
+@pytest.mark.spec("REG-07", "MKT-03")
+def test_a_group_offers_no_more_than_its_test_showed_and_is_told_how_much_that_is() -> None:
+    context = plain_context(PLAN, products_of=dict.fromkeys(("a1", "a2", "ga"), within("cm", 120)))
+    kept = Intake(PLAN, context)
+    (finding,) = kept.take([plain_offer(PLAN, **GROUP, **at(4, 120, 125))])
+    assert (finding.place, finding.code) == (f"offer o1, step 1, {label(PLAN.horizon[5])}", "above_qualified")
+    assert "only 120 kW" in finding.message
+    (down,) = kept.take([plain_offer(PLAN, **GROUP, **at(4, 10), direction=Direction.DOWN)])
+    assert down.code == "above_qualified" and "only 0 kW" in down.message
+    assert not kept.take([plain_offer(PLAN, **GROUP, **at(4, 120, 120))])
+
+
+@pytest.mark.spec("REG-07", "MKT-03")
+def test_units_together_offer_no_more_than_the_group_under_whose_test_they_do() -> None:
+    context = plain_context(PLAN, products_of=dict.fromkeys(("a1", "a2", "ga"), within("cm", 120)))
+    kept = Intake(PLAN, context)
+    assert not kept.take([plain_offer(PLAN, "o1", unit="a1", **at(4, 80, 80))])
+    second = plain_offer(PLAN, "o2", receipt=2, unit="a2", **at(5, 45, 45))
+    (finding,) = kept.check([second])
+    assert (finding.place, finding.code) == (f"offer o2, {label(PLAN.horizon[5])}", "above_qualified")
+    assert "120 kW of cm up" in finding.message and "only 40 kW" in finding.message
+    assert not kept.check([replace(second, exclusive="either", **at(5, 40, 100))])
+    kept.give_back(["o1"])
+    assert not kept.take([second])
+    kept.renew(plain_context(PLAN, products_of=dict.fromkeys(("a1", "a2", "ga"), within("cm", 100))))
+    first = plain_offer(PLAN, "o3", receipt=3, unit="a1", **at(5, 60))
+    assert codes(kept.check([first])) == {"above_qualified"}
+    assert not kept.check([replace(first, **at(5, 55))])
+
+
+@pytest.mark.spec("REG-07", "MKT-03")
+def test_what_goes_comes_back_or_changes_its_group_counts_where_it_is() -> None:
+    context = plain_context(
+        PLAN, products_of=dict.fromkeys(("a1", "a2", "a3", "ga"), within("cm", 120, units="a1 a2 a3"))
+    )
+    kept = Intake(PLAN, context)
+    either = [
+        plain_offer(PLAN, f"o{kw}", receipt=kw, unit=f"a{i}", exclusive="one", **at(4, kw))
+        for i, kw in ((1, 90), (2, 60))
+    ]
+    probe = plain_offer(PLAN, "o3", receipt=100, unit="a3", **at(4, 35))
+
+    def fits(kw: int) -> bool:
+        found = kept.check([replace(probe, **at(4, kw))])
+        assert codes(found) <= {"above_qualified"}
+        return not found
+
+    assert not kept.take(either)
+    assert fits(30) and not fits(35)
+    kept.give_back(["o90"])
+    assert fits(60) and not fits(65)
+    kept.put(either[:1])
+    assert fits(30) and not fits(35)
+    left = within("cm", 120, units="a2 a3")
+    moved = {"a1": within("cm", 120, "gw", "a1"), "a2": left, "a3": left}
+    kept.renew(plain_context(PLAN, products_of=moved))
+    assert fits(60) and not fits(65)
+    kept.renew(context)
+    assert fits(30) and not fits(35)
 
 
 def test_of_another_provider_s_unit_nothing_is_told_but_that_it_is_not_one_s_own() -> None:
@@ -402,7 +469,7 @@ def test_offers_of_sellers_that_may_not_sell_any_more_are_found_whatever_they_as
     ]
     units = {name: one for name, one in UNITS.items() if name != "t1"} | {"a1": unit("a1", "bruno")}
     context = plain_context(
-        PLAN, units=units, barred={"a2": "it is inactive"}, products_of={"a3": frozenset({"cm"}), "a2": frozenset()}
+        PLAN, units=units, barred={"a2": "it is inactive"}, products_of={"a3": within("cm", 10**6), "a2": {}}
     )
     found = no_longer(PLAN, taken, context)
     assert set(found) == {offer.id for offer in taken} - {"stands"}

@@ -25,6 +25,7 @@ from coflex.register.access import (
     Webhook,
     WebhookProgress,
     login_digest,
+    persons,
     public_address,
     shown,
     url_fault,
@@ -472,6 +473,17 @@ def test_progress_is_written_by_the_platform_alone_and_passes_over_what_was_remo
     assert bench.state.get(WebhookProgress, made["id"]).position == 1
 
 
+@pytest.mark.spec("PLAT-01")
+def test_progress_told_twice_in_one_entry_counts_as_far_as_it_goes() -> None:
+    bench = Bench()
+    first, other = a_webhook(bench), a_webhook(bench)
+    told = [(first, 9, 1), (other, 4, 0), (first, 9, 3), (first, 8, 7)]
+    form = {"webhooks": [{"webhook": id, "number": number, "position": position} for id, number, position in told]}
+    assert bench.take("webhook.delivered", form, party="", actor="engine") == {"webhooks": 2}
+    kept = {one.id: (one.number, one.position) for one in bench.state.all(WebhookProgress)}
+    assert kept == {first: (9, 3), other: (4, 0)}
+
+
 @pytest.mark.parametrize(
     ("kinds", "wanted"),
     [(("*",), True), (("unit.*",), True), (("unit.registered",), True), (("unit",), False), (("units.*",), False)],
@@ -598,6 +610,44 @@ def test_an_issuer_speaks_for_a_party_once_the_party_itself_accepted_it_as_it_is
 
 
 # ---------------------------------------------------------------- laws
+
+
+@pytest.mark.spec("PLAT-07")
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["user", "client", "set", "rotate", "end"]),
+                          st.integers(0, 9)), max_size=25))  # fmt: skip
+def test_no_two_users_that_one_person_can_come_in_as_are_two_persons(steps: list[tuple[int, str, int]]) -> None:
+    bench = Bench()
+    users = [_manager(bench, f"user {i}", "client-sp-1") for i in range(2)]
+    clients, opens = ["client-sp-1"], {users[0]}  # what the first user can come in as
+    for number, (by, step, on) in enumerate(steps):
+        everybody = [*users, *clients]
+        actor, other = everybody[by % len(everybody)], users[on % len(users)]
+        one = clients[on % len(clients)]
+        if step == "user":
+            users.append(changed := _manager(bench, f"another {number}", actor))
+        elif step == "client":
+            clients.append(changed := _managing(bench, actor))
+        elif step == "set":
+            bench.take("user.change_password", {"password": PASSWORD}, changed := other, actor=actor)
+        else:
+            form = {"secret_hash": OTHER, "overlap_s": 0 if step == "end" else 60}
+            bench.take("client.rotate", form, changed := one, actor=actor)
+        if actor in opens:
+            opens.add(changed)
+        elif actor != changed and step in ("set", "end"):
+            opens.discard(changed)  # somebody else set it
+    mine = [bench.state.get(User, name) for name in users if name in opens]
+    assert all(persons(first) & persons(second) for first in mine for second in mine)
+
+
+def _manager(bench: Bench, name: str, actor: str) -> str:
+    form = {"login": login_digest("demo", name), "password": PASSWORD, "scopes": ["write", "manage"]}
+    return str(bench.take("user.create", form, actor=actor)["id"])
+
+
+def _managing(bench: Bench, actor: str) -> str:
+    form = {"name": "Managing", "scopes": ["manage"], "secret_hash": HASH}
+    return str(bench.take("client.create", form, actor=actor)["id"])
 
 
 @given(

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.register.prequalification import GridAnswer, GridPrequalification, GridStatus
 from coflex.register.resources import PointEntry, UnitEntry, UnitStatus
 from coflex.service.limits import (
     asked_now,
     operators_of,
+    product_limits,
     qualified_kw,
-    qualified_product_kw,
     qualified_products,
 )
 from support.qualifying import START, Desk, grid
@@ -120,8 +121,8 @@ def test_the_quantity_that_was_tested_is_known_by_product_and_direction() -> Non
     desk.group("g", ("cu-1",))
     desk.approved("cu-1")
     desk.passed(up=400)
-    assert qualified_product_kw(desk.state, "g", desk.now) == {("mfrr", UP): 400}
-    assert qualified_product_kw(desk.state, "nothing", desk.now) == {}
+    assert product_limits(desk.state, "g", desk.now) == {"mfrr": ProductLimit("g", "mfrr", 400, 0, ("cu-1",))}
+    assert product_limits(desk.state, "nothing", desk.now) == {}
     assert qualified_products(desk.state, "nothing", desk.now) == frozenset()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.domain.errors import CoflexError, GateClosed, NotFound, Refused
 from coflex.register.consents import Consent
+from coflex.register.prequalification import ProductQualification
 from coflex.register.resources import UnitEntry, UnitStatus
 from coflex.service.books import books
 from coflex.service.machine import Machine, decode
@@ -66,6 +67,32 @@ def test_a_parcel_is_taken_whole_or_not_at_all_with_every_fault() -> None:
     assert held(made) == {}
     assert made.submit(submit("sp-1", [offer("a", 1), offer("d", 3)])).status == 201
     assert list(held(made)) == ["sp-1/a", "sp-1/d"]
+
+
+@pytest.mark.spec("REG-07", "MKT-03")
+def test_units_offer_together_what_their_group_is_qualified_for_and_are_told_how_much_that_is() -> None:
+    made, _ = platform()
+    state = made.machine.state(TENANT)
+    record = state.get(ProductQualification, "sp-1-local@local_energy")
+    assert record.grant is not None
+    made.submit(put([replace(record, grant=replace(record.grant, up_kw=150))]))
+
+    def refused(body: Any, verb: str = "offer.submit") -> tuple[str, str]:
+        with pytest.raises(Refused) as told:
+            made.submit(submit("sp-1", body, verb=verb))
+        ((code, message),) = {(one.code, one.message) for one in told.value.findings}
+        return code, message
+
+    assert refused(offer("a", 1, kw=[160])) == (
+        "above_qualified", "Of the 160 kW offered only 150 kW are qualified; offer at most that.",
+    )  # fmt: skip
+    made.submit(submit("sp-1", [offer("a", 1, kw=[100, 100]), offer("b", 3, kw=[50])]))
+    code, message = refused(offer("b", 3, kw=[50, 60]), "offer.replace")
+    assert code == "above_qualified" and "qualified for 150 kW of local_energy up" in message and "50 kW" in message
+    made.submit(submit("sp-1", offer("down", 5, kw=[800], direction="down")))
+    made.submit(submit("sp-2", offer("other", 2, kw=[800])))
+    made.submit(submit("sp-1", {"id": "a"}, verb="offer.withdraw"))
+    made.submit(submit("sp-1", offer("b", 3, kw=[150]), verb="offer.replace"))
 
 
 def test_two_providers_may_name_their_offers_alike() -> None:

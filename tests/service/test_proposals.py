@@ -13,18 +13,21 @@ import pytest
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Outdated, Refused
 from coflex.domain.party import Party, Role
 from coflex.market.design import design_text
-from coflex.register.access import User
+from coflex.register.access import User, login_digest
 from coflex.register.market import DesignText, Market, Proposal, ProposalStatus, SessionEntry
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.register.products import ProductEntry
 from coflex.service.machine import Context, Outcome, Verb
 from coflex.service.ports import Command
 from coflex.service.state import State
+from coflex.service.verbs import access
 from coflex.service.verbs.proposals import Refuse
 from coflex.service.verbs.tenants import ChangeMarket
 from coflex.simulation.demo import demo_case
 from support.markets import LONG_AGO, World, opened, putting, table, user
 
+# The text form of argon2id, of no password.
+PASSWORD = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$wWKIMhR9lyDFvRz9YTZweHKfbftvj+qf+YFY4NeBbtA"
 MO2 = Party("mo-2", "Another market operator", (Role.MARKET_OPERATOR,))
 
 
@@ -42,8 +45,8 @@ def world() -> World:
     return made
 
 
-def propose(made: World, form: ChangeMarket, party: str = "mo", actor: str = "ann") -> str:
-    receipt = made.do("market.change", "market", form, party, actor)
+def propose(made: World, form: ChangeMarket, party: str = "mo", actor: str = "ann", **more: Any) -> str:
+    receipt = made.do("market.change", "market", form, party, actor, **more)
     assert receipt.status == 202
     return msgspec.json.decode(receipt.reply, type=Proposal).id
 
@@ -67,8 +70,8 @@ def test_a_change_of_the_market_waits_for_a_second_person() -> None:
         confirm(made, proposal)
 
 
-def put_user(made: World, name: str, party: str, by: str = "", **more: Any) -> None:
-    made.state.put("user", name, replace(user(name, party), created_by=by, **more), made.sequencer.number)
+def put_user(made: World, name: str, party: str, **more: Any) -> None:
+    made.state.put("user", name, replace(user(name, party), **more), made.sequencer.number)
 
 
 @pytest.mark.spec("PLAT-07")
@@ -89,19 +92,76 @@ def test_the_two_persons_are_two_users_of_the_party_itself() -> None:
     assert made.state.get(Market, "market").title == "Mine"
 
 
+class Office:
+    """The market operator's people and programs, who make each other's accounts."""
+
+    def __init__(self) -> None:
+        self.made = opened(table(access, extra=(putting(demo_case()),)))
+        self.made.do("test.put", "", 1)
+        self.key = self._id("client.first", {"name": "First", "secret_hash": "a" * 64}, "operator")
+
+    def _id(self, verb: str, form: dict[str, Any], by: str, subject: str = "") -> str:
+        return msgspec.json.decode(self.made.do(verb, subject, form, "mo", by).reply)["id"]
+
+    def user(self, name: str, by: str) -> str:
+        form = {"login": login_digest("t", name), "password": PASSWORD, "scopes": ["read", "write", "manage"]}
+        return self._id("user.create", form, by)
+
+    def client(self, by: str) -> str:
+        return self._id("client.create", {"name": "A", "scopes": ["manage"], "secret_hash": "a" * 64}, by)
+
+    def rotate(self, client: str, by: str, overlap_s: int) -> None:
+        self._id("client.rotate", {"secret_hash": "b" * 64, "overlap_s": overlap_s}, by, client)
+
+    def set_password(self, user: str, by: str) -> None:
+        self._id("user.change_password", {"password": PASSWORD}, by, user)
+
+    def agree(self, first: str, second: str) -> bool:
+        """Whether one may confirm what the other proposed, whoever of them it was."""
+        told = set()
+        for one, other in ((first, second), (second, first)):
+            proposal = propose(self.made, ChangeMarket(title="New"), actor=one)
+            try:
+                confirm(self.made, proposal, actor=other)
+                told.add(True)
+            except Forbidden as fault:
+                assert "second person" in str(fault)
+                told.add(False)
+        (both,) = told
+        return both
+
+
 @pytest.mark.spec("PLAT-07")
 def test_nobody_confirms_with_an_account_of_its_own_making() -> None:
-    made = world()
-    put_user(made, "second", "mo", by="ann")
-    put_user(made, "third", "mo", by="second")
-    put_user(made, "of client", "mo", by="client-mo")
-    for first, other in (("ann", "second"), ("second", "ann"), ("ann", "third"), ("third", "ann")):
-        proposal = propose(made, ChangeMarket(title="Mine alone"), actor=first)
-        with pytest.raises(Forbidden, match="second person"):
-            confirm(made, proposal, actor=other)
-    for other in ("bob", "of client"):
-        confirm(made, propose(made, ChangeMarket(title=f"With {other}")), actor=other)
-        assert made.state.get(Market, "market").title == f"With {other}"
+    office = Office()
+    ada, ben = office.user("ada", office.key), office.user("ben", office.key)
+    cleo = office.user("cleo", ada)
+    dan = office.user("dan", office.client(cleo))
+    eve = office.user("eve", dan)
+    office.made.do("user.remove", dan, None, "mo", ada)
+    for other in (cleo, eve):
+        assert not office.agree(ada, other), "the same person made the other account, or made who made it"
+        assert office.agree(ben, other)
+    assert not office.agree(cleo, eve), "the same person made both"
+    assert office.agree(ada, ben)
+
+
+@pytest.mark.spec("PLAT-07")
+def test_who_set_a_password_or_a_secret_is_behind_what_it_opens() -> None:
+    office = Office()
+    ada, ben, cleo = (office.user(name, office.key) for name in ("ada", "ben", "cleo"))
+    office.set_password(ben, ben)
+    assert office.agree(ada, ben)
+    office.set_password(ben, ada)
+    assert not office.agree(ada, ben)
+    office.set_password(ben, ben)
+    assert not office.agree(ada, ben), "ada may have done that as well"
+    assert office.agree(ada, cleo) and office.agree(ben, cleo)
+    office.rotate(office.key, ada, 60)
+    dan = office.user("dan", office.key)
+    assert not office.agree(ada, dan) and office.agree(cleo, dan)
+    office.rotate(office.key, cleo, 0)
+    assert office.agree(ada, office.user("eve", office.key)), "ada does not know the new secret"
 
 
 def test_what_was_proposed_by_nobody_of_the_party_is_not_confirmed() -> None:
@@ -165,6 +225,26 @@ def test_a_confirmation_may_insist_on_what_was_read() -> None:
     proposal = propose(made, ChangeMarket(title="Read"))
     with pytest.raises(Outdated):
         made.do("proposal.confirm", proposal, party="mo", actor="bob", expects=1)
+
+
+@pytest.mark.spec("PLAT-07")
+def test_what_was_changed_since_it_was_proposed_stays_as_it_was_changed() -> None:
+    made = world()
+    read = made.state.number(Market, "market")
+    proposal = propose(made, ChangeMarket(title="As read"), expects=read)
+    other = propose(made, ChangeMarket(last_day=date(2016, 7, 9)))
+    confirm(made, propose(made, ChangeMarket(title="Meanwhile"), expects=read))
+    for stale in (proposal, other):
+        with pytest.raises(Outdated, match="propose anew"):
+            confirm(made, stale)
+        assert made.state.get(Proposal, stale).status is ProposalStatus.WAITING
+        made.do("proposal.refuse", stale, Refuse("outdated"), "mo", "bob")
+    with pytest.raises(Outdated):
+        propose(made, ChangeMarket(title="Too late"), expects=read)
+    market = made.state.get(Market, "market")
+    assert (market.title, market.last_day) == ("Meanwhile", date(2016, 7, 5))
+    confirm(made, propose(made, ChangeMarket(title="As read"), expects=made.state.number(Market, "market")))
+    assert made.state.get(Market, "market").title == "As read"
 
 
 # ---------------------------------------------------------------- changes of a market

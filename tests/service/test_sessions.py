@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -446,6 +447,29 @@ def test_at_the_gate_a_unit_is_held_to_the_limits_of_then_and_sold_by_its_provid
     taken_over = tuple(replace(one, provider="sp-99") if one.unit == moved else one for one in made.offers)
     result = msgspec.json.decode(COMPUTED(replace(held_to, offers=taken_over)).body, type=SessionOutcome)
     assert {award.provider for award in unpack(result.added, Award) if award.unit == moved} == {"sp-99"}
+
+
+@pytest.mark.spec("REG-07", "MKT-02")
+def test_at_the_gate_offers_are_held_to_what_their_group_is_qualified_for_then() -> None:
+    made = next(one for one in demo_jobs() if one.work is Work.CLEAR)
+    limits = made.register.product_limits
+    under = {(name, one.product): one.group for one in limits for name in (one.group, *one.units)}
+    assert {(offer.unit or offer.group or "", offer.product) for offer in made.offers} <= under.keys()
+
+    def sold(awards: Sequence[Award]) -> dict[tuple[str, Direction, datetime], int]:
+        kw: dict[tuple[str, Direction, datetime], int] = {}
+        for one in awards:
+            key = under[one.unit or one.group or "", one.product], one.direction, one.start
+            kw[key] = kw.get(key, 0) + one.quantity_kw
+        return kw
+
+    before = sold(decided(demo_world().state, LOCAL, Award))
+    less = max(before.values()) - 1
+    lowered = tuple(replace(one, up_kw=less, down_kw=less) for one in limits)
+    held_to = replace(made, register=replace(made.register, product_limits=lowered))
+    result = msgspec.json.decode(COMPUTED(held_to).body, type=SessionOutcome)
+    assert 0 < max(sold(unpack(result.added, Award)).values()) <= less
+    assert any("qualified" in why and f"{less} kW" in why for _, why in result.left_out)
 
 
 @pytest.mark.spec("MKT-03")

@@ -114,10 +114,12 @@ def test_a_price_of_an_award_and_a_reading_may_be_what_was_wrong() -> None:
         ("ordered_kwh", None, "x", "malformed"),
         ("quality", "fine", "x", "malformed"),
         ("limited", "perhaps", "x", "malformed"),
+        ("baseline_method", None, "x", "malformed"),
+        ("baseline_method", D(1), "x", "malformed"),
         ("measured_kwh", "1", " ", "no_source"),
     ],
 )
-def test_changes_that_cannot_be_made_are_refused(field: str, value: str | None, source: str, code: str) -> None:
+def test_changes_that_cannot_be_made_are_refused(field: str, value: Any, source: str, code: str) -> None:
     with pytest.raises(Refused) as refused:
         change(delivery(), [Change(field, value, source)])
     assert {one.code for one in refused.value.findings} == {code}

@@ -13,8 +13,10 @@ from coflex.activation.profile import plus
 from coflex.domain.activation import Hop, Verdict
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Refused
 from coflex.register.activations import ActivationOrder, Backup, OrderState, SetPointEntry
+from coflex.register.consents import Consent
 from coflex.register.market import SessionEntry
 from coflex.register.outcomes import SessionOutcome, Step
+from coflex.register.resources import GroupEntry, UnitEntry
 from coflex.service.books import context
 from coflex.service.field import REPLACES, order_bytes, outbox
 from coflex.service.gates import plan_of
@@ -287,6 +289,24 @@ def test_what_took_over_stands_in_the_ledger_and_cannot_be_offered(world: Ordere
     assert ("cu-0006", BEGIN) in seen
     (call,) = [one for one in world.state.all(SessionOutcome) if one.step is Step.CALL]
     assert call.session == "global-1" and call.buyer == "tso"
+
+
+@pytest.mark.spec("ACT-03", "REG-05")
+def test_a_unit_that_went_to_another_provider_is_not_called_from_the_old_one_s_offer(world: Ordered) -> None:
+    state, name = world.state, "cu-0006"
+    entry, given = state.get(UnitEntry, name), state.get(Consent, f"consent-{name}")
+    theirs, ours = state.get(GroupEntry, "sp-2-global"), state.get(GroupEntry, "sp-1-global")
+    left = tuple(one for one in theirs.group.units if one != name)
+    world.sequencer.submit(put([
+        replace(entry, unit=replace(entry.unit, provider="sp-1")),
+        replace(given, provider="sp-1"),
+        replace(theirs, group=replace(theirs.group, units=left)),
+        replace(ours, group=replace(ours.group, units=(*ours.group.units, name))),
+    ]))  # fmt: skip
+    world.to(5)
+    limit(world, "cu-0001")
+    assert "sp-2/b" not in {one.offer for one in world.successors()}
+    assert world.gives(name, 6) == 0
 
 
 # ---------------------------------------------------------------- failures and backups

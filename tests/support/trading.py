@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from sqlalchemy import create_engine
@@ -26,6 +27,7 @@ from coflex.adapters.web.server import Listening, Stopping, dressed, run
 from coflex.market.design import design_text
 from coflex.service.gates import TenantGates, design_of
 from coflex.service.machine import Machine
+from coflex.service.ports import Entry
 from coflex.service.replay import restore
 from coflex.service.sequencer import Sequencer
 from support.crash import Answer, Order, Written, read_journal, read_sqlite
@@ -38,13 +40,25 @@ QUARTER_HOURS = 96
 PATH = f"/v1/{TENANT}/sessions/{FIRST}/offers"
 
 
-def serve(tell: Tell, store: str, folder: Path, port: int, units: int, providers: int) -> None:
+class SlowJournal(SqlJournal):
+    """A journal on a disk that takes its time."""
+
+    pause_s = 0.04
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        sleep(self.pause_s)
+        super().append(entries)
+
+
+def serve(
+    tell: Tell, store: str, folder: Path, port: int, units: int, providers: int, journals: type[SqlJournal] = SqlJournal
+) -> None:
     """Serve the register of `support.platform` with its first session open, from a store that may hold it already."""
 
     @asynccontextmanager
     async def platform(stopping: Stopping) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
-        journal = SqlJournal(store)
+        journal = journals(store)
         machine = Machine(TEST_VERBS)
         restore(machine, journal)
         gates = TenantGates(machine)
@@ -119,8 +133,17 @@ def authorised(party: str, key: str | None = None) -> dict[str, str]:
 class Trading:
     """A platform for `support.crash`: every client is a provider, and offers each of its quarter-hours once."""
 
-    def __init__(self, folder: Path, port: int, clients: int, units: int = 60, url: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        clients: int,
+        units: int = 60,
+        url: str | None = None,
+        journals: type[SqlJournal] = SqlJournal,
+    ) -> None:
         self._folder, self.port, self._clients, self._units = folder, port, clients, units
+        self._journals = journals
         self._url, self._file = url, folder / "store.db"
         self._server: Forked | None = None
         self._digest = bytes(32)
@@ -134,7 +157,7 @@ class Trading:
 
     def start(self) -> None:
         words = self._url or str(self._file), self._folder, self.port, self._units * self._clients, self._clients
-        self._server = Forked(serve, *words)
+        self._server = Forked(serve, *words, self._journals)
 
     def kill(self) -> None:
         if self._server is not None:

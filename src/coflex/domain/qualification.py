@@ -1,4 +1,4 @@
-"""The static traffic light: what the grid lets a unit do, with the proof."""
+"""What is qualified: a unit by the grid (the static traffic light, with its proof), a group for a product by test."""
 
 from __future__ import annotations
 
@@ -50,3 +50,17 @@ class StaticLight:
     value: float
     bound: float
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductLimit:
+    """With how much a group is qualified for a product: what it and its `units` offer of it together, kW unsigned."""
+
+    group: str
+    product: str
+    up_kw: int
+    down_kw: int
+    units: tuple[str, ...]
+
+    def kw(self, direction: Direction) -> int:
+        return self.up_kw if direction is Direction.UP else self.down_kw

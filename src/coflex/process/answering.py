@@ -30,7 +30,7 @@ from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party, Role
 from coflex.domain.product import Product
-from coflex.domain.qualification import LimitKind, StaticLight, StaticMode, Verdict
+from coflex.domain.qualification import LimitKind, ProductLimit, StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Bools, Direction, Floats, Ints
 from coflex.domain.series import Series
 from coflex.domain.time import Axis
@@ -340,7 +340,16 @@ class _Scene:
             available_kw={unit.id: (u, d) for unit, u, d in available},
             held={(holding.unit, holding.start): holding for holding in self.holdings},
             energy_kwh={unit.id: (float(u), float(d)) for unit, u, d in energy},
+            products_of=self._products_of(),
         )
+
+    def _products_of(self) -> dict[str, dict[str, ProductLimit]] | None:
+        """What was qualified at the gate of those whose offers stood; None for a gate that did not keep it."""
+        found: dict[str, dict[str, ProductLimit]] = {}
+        for limit in self.register.product_limits:
+            for name in (limit.group, *limit.units):
+                found.setdefault(name, {})[limit.product] = limit
+        return found or None
 
     def _any_price(self, product: Product) -> Product:
         """A product whose cap lets every offer pass: each was held against the cap of when it came."""
@@ -373,7 +382,11 @@ def _at_gate(planned: Register, gate: Register) -> Register:
     groups = {group.id: group for group in planned.groups}
     groups |= {group.id: group for group in gate.groups if known.issuperset(group.units)}
     return replace(
-        planned, units=units, limits=tuple(then.values()), groups=tuple(groups[name] for name in sorted(groups))
+        planned,
+        units=units,
+        limits=tuple(then.values()),
+        groups=tuple(groups[name] for name in sorted(groups)),
+        product_limits=gate.product_limits,
     )
 
 

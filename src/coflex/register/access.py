@@ -46,7 +46,7 @@ class Client:
 
     `secret_hash`: SHA-256 of its random secret of 256 bits, hexadecimal; empty for an application that can keep none.
     `previous_hash` is taken as well until `previous_until`. `redirects`: where users may be sent back to, exactly.
-    `tokens`: generation of its tokens; those of an earlier one do not hold.
+    `tokens`: generation of its tokens; those of an earlier one do not hold. `behind`: see `persons`.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Client:
     redirects: tuple[str, ...] = ()
     tokens: int = 0
     rates: Rates = field(default_factory=Rates)
+    behind: tuple[str, ...] = ()
 
     def live(self, at: datetime) -> bool:
         return self.revoked is None and (self.expires is None or at < self.expires)
@@ -71,6 +72,7 @@ class Client:
 class User:
     """A person of a party, without a name. `login`: see `login_digest`. `password`: argon2id in its usual text form,
     empty for one that signs in elsewhere. `tokens`: as of a client. `created_by`: the user or client that made it.
+    `behind`: see `persons`.
     """
 
     id: str
@@ -83,9 +85,22 @@ class User:
     locked: datetime | None = None
     tokens: int = 0
     created_by: str = ""
+    behind: tuple[str, ...] = ()
 
     def live(self, at: datetime) -> bool:
         return self.locked is None
+
+
+def persons(one: Client | User | None) -> frozenset[str]:
+    """Who may know how to come in as a client or user: users that no other person made.
+
+    Whoever makes an account, or sets its password or secret, knows how to come in with it; so do all who know how to
+    come in as that one. A user that nobody made but the platform, or a client that nobody else knows the secret of, is
+    a person of its own. Two users are two persons where the same person is not behind both.
+    """
+    if one is None:
+        return frozenset()
+    return frozenset(one.behind or ((one.id,) if isinstance(one, User) else ()))
 
 
 @dataclass(frozen=True, slots=True)

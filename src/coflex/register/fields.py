@@ -210,7 +210,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     },
     "backup": {
         **_rows("id provider owner unit starts ends", SIDES | MARKET, {R.PROVIDER}),
-        **_rows("released", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("released", SIDES | MARKET, {R.PROVIDER} | FOLLOWS),
         **_rows("reserved_at", SIDES | MARKET, FOLLOWS),
     },
     "session_orders": _rows("id offers done at", MARKET, PLATFORM | FOLLOWS),
@@ -256,13 +256,13 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     },
     # access: proofs of identity are read by nobody
     "client": {
-        **_rows("id party name scopes created expires redirects", ITSELF, ITSELF | PLATFORM),
+        **_rows("id party name scopes created expires redirects behind", ITSELF, ITSELF | PLATFORM),
         **_rows("revoked previous_until tokens", ITSELF, ITSELF | PLATFORM),
         **_rows("rates", ITSELF | MARKET, MARKET),
         **_rows("secret_hash previous_hash", NOBODY, ITSELF | PLATFORM),
     },
     "user": {
-        **_rows("id party scopes created created_by password_since locked tokens", ITSELF, ITSELF),
+        **_rows("id party scopes created created_by behind password_since locked tokens", ITSELF, ITSELF),
         **_rows("login password", NOBODY, ITSELF),
     },
     "grants": _rows("id party", ITSELF, ITSELF) | _rows("grants", NOBODY, ITSELF),
@@ -286,6 +286,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("id day session state opens closes reached offers outcome plan design", MEMBERS, PLATFORM | FOLLOWS),
         **_rows("alarm", OPERATORS, PLATFORM | FOLLOWS),
         **_rows("without reason", MARKET, MARKET),
+        **_rows("withdrawn", MARKET, FOLLOWS),
     },
     "session_requests": _rows("id session buyer asked", MARKET | {R.BUYER}, {R.BUYER}),
     "session_outcome": {
@@ -294,7 +295,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("given left_out", MARKET, PLATFORM | FOLLOWS),
     },
     "proposal": _rows(
-        "id verb subject party body proposed_by proposed_at status decided_by decided_at", ITSELF, ITSELF
+        "id verb subject party body proposed_by proposed_at status decided_by decided_at version", ITSELF, ITSELF
     ),
     # beside the records
     "personal": _rows("data", ITSELF | KEEPER, ITSELF | KEEPER),

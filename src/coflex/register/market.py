@@ -59,7 +59,8 @@ class SessionEntry:
     `opens`, `closes`: its gate, in the tenant's time. `offers`: how many it holds since it closed.
     `outcome`: id of the record that holds its result, empty before; `plan`: of the one that holds its plan.
     `alarm`: why computing failed, empty if not. `design`: the `DesignText` it is held after.
-    `without`: offers that a rerun leaves out, `reason`: why there was a rerun.
+    `without`: offers that a rerun leaves out, `reason`: why there was a rerun. `withdrawn`: receipts of offers that
+    were taken out of its book because their unit went to another provider.
     """
 
     id: str
@@ -76,6 +77,7 @@ class SessionEntry:
     design: str = ""
     without: tuple[str, ...] = ()
     reason: str = ""
+    withdrawn: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class ProposalStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A command that needs a second person: what, asked by whom, and what became of it."""
+    """A command that needs a second person: what, asked by whom, and what became of it. `version`: of the
+    subject as it was then, by the number of the entry that wrote it; what has changed since is not changed by it."""
 
     id: str
     verb: str
@@ -118,6 +121,7 @@ class Proposal:
     status: ProposalStatus
     decided_by: str = ""
     decided_at: datetime | None = None
+    version: int | None = None
 
 
 RECORDS: dict[str, type[object]] = {

@@ -23,6 +23,7 @@ from coflex.domain.need import LocalNeed, Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party
 from coflex.domain.product import Product
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.series import Series
 from coflex.domain.time import Axis
 from coflex.domain.unit import ConnectionPoint, Group, Unit
@@ -65,6 +66,7 @@ TABLES: Mapping[str, type[Any]] = {
     "offer": Offer,
     "party": Party,
     "product": Product,
+    "product_limit": ProductLimit,
     "request": Request,
     "uncovered": Uncovered,
     "unit": Unit,
@@ -117,7 +119,8 @@ class SessionOutcome:
     """A computed step of a session; `id` is the session's with the step behind it, "2016-07-05.local-1.result".
 
     `given`: what it was computed from and is not kept elsewhere: the register and its limits for a plan that looks
-    ahead, all offers for a result; of a gate that closed the units and groups behind its offers and their limits.
+    ahead, all offers for a result; of a gate that closed the units and groups behind its offers, their limits, and
+    those of the qualifications under which they offer.
     `added`, `removed`: what it wrote, and what it took away of earlier steps of the day
     (preliminary awards and holdings of the same buyer). `left_out`: given offers that were not computed with, each with
     the reasons. `buyer`: the party for which it decides. `at`: the tenant's time of the step's gate.

@@ -11,6 +11,7 @@ from coflex.domain.need import Request
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party
 from coflex.domain.product import Product
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.unit import ConnectionPoint, Group, Unit
 from coflex.register.outcomes import SessionOutcome, UnitLimit
 
@@ -26,7 +27,8 @@ class Work(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Register:
     """For a plan the register as it is when the job is made: approved parties, the units that may be offered and their
-    groups. For a clearing the units and groups behind its offers, with their limits, as the gate found them."""
+    groups. For a clearing the units and groups behind its offers, with their limits and those of the qualifications
+    under which they were offered, as the gate found them."""
 
     parties: tuple[Party, ...] = ()
     points: tuple[ConnectionPoint, ...] = ()
@@ -34,6 +36,7 @@ class Register:
     groups: tuple[Group, ...] = ()
     products: tuple[Product, ...] = ()
     limits: tuple[UnitLimit, ...] = ()
+    product_limits: tuple[ProductLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

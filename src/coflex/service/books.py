@@ -6,15 +6,17 @@ An offer has no record of its own: the entry that took it is its record, and `re
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
 from coflex.domain.clearing import Holding
 from coflex.domain.errors import GateClosed, NotFound
 from coflex.domain.offer import Offer
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Bools, Direction, Ints
 from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Group, Level, Unit
@@ -30,7 +32,7 @@ from coflex.register.products import ProductEntry
 from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitStatus
 from coflex.service.gates import plan_of
 from coflex.service.ledger import buyer_of, free_kw, holdings
-from coflex.service.limits import qualified_kw, qualified_products
+from coflex.service.limits import product_limits, qualified_kw
 from coflex.service.lookup import Lookup
 from coflex.service.state import State
 from coflex.service.withheld import windows
@@ -97,6 +99,12 @@ class Books:
         book = self._books.get(session)
         return tuple(sorted(book.intake.offers.values(), key=lambda offer: offer.receipt)) if book else ()
 
+    def take_out(self, session: str, offers: Sequence[Offer]) -> Callable[[], None]:
+        """Take offers out of a book; what comes back puts them in again."""
+        intake = self._books[session].intake
+        intake.give_back(offer.id for offer in offers)
+        return partial(intake.put, offers)
+
     def drop(self, session: str) -> None:
         """Forget the book of a session whose result is known."""
         self._books.pop(session, None)
@@ -150,6 +158,7 @@ class _Offerable:
         self._consents = state.grouped(Consent, "unit", lambda one: one.unit)
         free = free_kw(state, entry)
         self._free = free
+        self._limits = Lookup(lambda group: product_limits(state, group, now))
         self._row = {name: u for u, name in enumerate(free[0].names)} if free is not None else {}
 
     def level(self, unit: str) -> Level | None:
@@ -186,12 +195,10 @@ class _Offerable:
             planned = up, down
         return _limits(entry.unit, allowed, kept, self._plan.horizon, planned)
 
-    def products(self, name: str) -> frozenset[str] | None:
-        """What a group is qualified for; a unit may offer what one of its groups is qualified for."""
-        if self._state.find(GroupEntry, name) is not None:
-            return qualified_products(self._state, name, self._now)
-        mine = _groups_of_units(self._state).get(name, ())
-        return frozenset[str]().union(*(qualified_products(self._state, group, self._now) for group in mine))
+    def products(self, name: str) -> Mapping[str, ProductLimit]:
+        """What a group is qualified for, and how far; a unit offers under what one of its groups is qualified for."""
+        groups = (name,) if self._state.find(GroupEntry, name) is not None else _groups_of_units(self._state).get(name)
+        return {product: limit for group in groups or () for product, limit in self._limits[group].items()}
 
     def _allowed(self, unit: Unit) -> Bools:
         """In which quarter-hours its owner allows its provider to offer it."""

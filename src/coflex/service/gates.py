@@ -142,9 +142,9 @@ def _gates(state: State) -> Iterator[Gate]:
     market = state.find(Market, "market")
     if market is None:
         return
-    for entry in _in_state(state, SessionState.ANNOUNCED):
+    for entry in in_state(state, SessionState.ANNOUNCED):
         yield Gate(entry.opens, entry.day, _place(state, entry), "session.open", entry.id)
-    for entry in _in_state(state, SessionState.OPEN):
+    for entry in in_state(state, SessionState.OPEN):
         yield Gate(entry.closes, entry.day, _place(state, entry), "session.close", entry.id)
     day = next_day(state, market)
     if day is not None:
@@ -152,7 +152,7 @@ def _gates(state: State) -> Iterator[Gate]:
         yield Gate(first - ANNOUNCED_BEFORE, day, -1, "session.announce", day.isoformat())
 
 
-def _in_state(state: State, wanted: SessionState) -> tuple[SessionEntry, ...]:
+def in_state(state: State, wanted: SessionState) -> tuple[SessionEntry, ...]:
     """Sessions in a state. Gates and steps look at these alone: most sessions of a market are over."""
     return index(state, SessionEntry, "state", lambda one: (one.state,)).at(wanted.value)
 
@@ -261,7 +261,7 @@ def first_step(state: State, day: date) -> Due | None:
 
 
 def _steps(state: State) -> Iterator[Due]:
-    for entry in (*_in_state(state, SessionState.OPEN), *_in_state(state, SessionState.CLOSED)):
+    for entry in (*in_state(state, SessionState.OPEN), *in_state(state, SessionState.CLOSED)):
         place = _place(state, entry)
         if not entry.plan:
             yield Due(entry.opens, entry.day, place, Step.PLAN, entry.id)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.qualification.equivalence import table
 from coflex.qualification.requirements import Requirements, requirements, usual_procedure
@@ -106,15 +107,11 @@ def qualified_products(state: State, group: str, now: datetime) -> frozenset[str
     return frozenset(one.product for one in _grants(state).get(group, ()) if one.begin <= now < one.end)
 
 
-def qualified_product_kw(state: State, group: str, now: datetime) -> Mapping[tuple[str, Direction], int]:
-    """The quantities (kW) for which the group is qualified now, by product and direction."""
+def product_limits(state: State, group: str, now: datetime) -> Mapping[str, ProductLimit]:
+    """With how much a group may offer each of these products now; empty for one that is not there."""
+    units = entry.group.units if (entry := state.find(GroupEntry, group)) is not None else ()
     there = [one for one in _grants(state).get(group, ()) if one.begin <= now < one.end]
-    return {
-        (one.product, direction): kw
-        for one in there
-        for direction, kw in ((Direction.UP, one.grant.up_kw), (Direction.DOWN, one.grant.down_kw))
-        if kw > 0
-    }
+    return {one.product: ProductLimit(group, one.product, one.grant.up_kw, one.grant.down_kw, units) for one in there}
 
 
 def asked_now(state: State, product: str) -> tuple[Requirements, ...]:

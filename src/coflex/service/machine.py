@@ -124,14 +124,18 @@ class Machine:
         form = command.form if command.form is not None else decode(command.body, verb.form)
         context = Context(number, at, now(state, at), command.party, command.by, command.actor, roles, command.subject)
         outcome = verb.act(state, context, form)
-        # Only now: whoever may not know of a record is told so first, by the verb.
-        if command.expects is not None and verb.kind is not None:
-            _as_read(state, verb.kind, command)
-        if verb.two_persons and command.actor not in PLATFORM:
-            may_propose(state, command)
-            outcome = _propose(verb, command, context)
-        self.tenants.setdefault(command.tenant, state)
-        return self._write(state, outcome, number)
+        try:
+            # Only now: whoever may not know of a record is told so first, by the verb.
+            as_read(state, verb, command.subject, command.expects)
+            if verb.two_persons and command.actor not in PLATFORM:
+                may_propose(state, command)
+                outcome = _propose(state, verb, command, context)
+            self.tenants.setdefault(command.tenant, state)
+            return self._write(state, outcome, number)
+        except BaseException:
+            if outcome.undo is not None:
+                outcome.undo()
+            raise
 
     def take_back(self, tenant: str, taken: Taken) -> None:
         """Undo a command; the last one taken goes first."""
@@ -180,10 +184,12 @@ def allow(verb: Verb, command: Command, roles: frozenset[Role]) -> None:
         raise Forbidden(f"This is for the role {needed}; {command.party} has not got it.", "Ask the market operator.")
 
 
-def _as_read(state: State, kind: type[Record], command: Command) -> None:
-    """Raises Outdated unless the subject is as the caller read it."""
-    if state.number(kind, command.subject) != command.expects:
-        raise Outdated(f"'{command.subject}' was changed since it was read.", "Read it again, then change.")
+def as_read(
+    state: State, verb: Verb, subject: str, expects: int | None, remedy: str = "Read it again, then change."
+) -> None:
+    """Raises Outdated unless the subject is of the version that is expected, if one is."""
+    if expects is not None and verb.kind is not None and state.number(verb.kind, subject) != expects:
+        raise Outdated(f"'{subject}' was changed since it was read.", remedy)
 
 
 def may_propose(state: State, command: Command) -> None:
@@ -225,7 +231,7 @@ def decode(body: bytes, kind: Any) -> Any:
         raise Refused("The request", [Finding("body", "malformed", "It is no UTF-8 text; send UTF-8.")]) from None
 
 
-def _propose(verb: Verb, command: Command, context: Context) -> Outcome:
+def _propose(state: State, verb: Verb, command: Command, context: Context) -> Outcome:
     proposal = Proposal(
         id=context.new_id("proposal"),
         verb=verb.name,
@@ -235,6 +241,7 @@ def _propose(verb: Verb, command: Command, context: Context) -> Outcome:
         proposed_by=command.actor,
         proposed_at=context.now,
         status=ProposalStatus.WAITING,
+        version=None if verb.kind is None else state.number(verb.kind, command.subject),
     )
     note = Note("proposal.waiting", proposal.id, (command.party,), encode({"verb": verb.name}))
     return Outcome(proposal, ((Proposal, proposal.id, proposal),), (note,), ACCEPTED)

@@ -239,6 +239,12 @@ def reserved_by(state: State, provider: str, starts: datetime, ends: datetime) -
     return {one.unit for one in mine if one.touches(starts, ends)}
 
 
+def in_use(state: State, backup: Backup, now: datetime) -> bool:
+    """Whether an order is laid on a backup from now on."""
+    starts = max(backup.starts, now)
+    return any(between(one.profile, starts, backup.ends) for one in set_points_of(state, backup.unit))
+
+
 def _able(
     state: State,
     order: ActivationOrder,

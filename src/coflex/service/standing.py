@@ -13,6 +13,7 @@ from datetime import datetime
 
 from coflex.domain.offer import Offer
 from coflex.domain.party import Party, Role
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Group, Unit
 from coflex.market.intake import no_longer
@@ -47,18 +48,23 @@ def opening(state: State, entry: SessionEntry) -> SessionOutcome:
 
 def closing(state: State, entry: SessionEntry) -> SessionOutcome:
     """What a session fixes when it closes: in `left_out` the offers that do not stand, with the reasons, in `given` the
-    units and groups behind the others with their limits."""
+    units and groups behind the others with their limits, and those of the qualifications under which they offer."""
     plan, offers = plan_of(state, entry), books(state).offers(entry.id)
     if not offers:
         return replace(opening(state, entry), at=entry.closes)
-    why = no_longer(plan, offers, context(state, plan, entry, entry.closes))
+    against = context(state, plan, entry, entry.closes)
+    why = no_longer(plan, offers, against)
     why |= {offer.id: reason for offer in offers if (reason := _out_of_order(state, offer))}
     stand = [offer for offer in offers if offer.id not in why]
     groups = [state.get(GroupEntry, name).group for name in sorted({offer.group for offer in stand if offer.group})]
     names = {offer.unit for offer in stand if offer.unit} | {name for group in groups for name in group.units}
     entries = [state.get(UnitEntry, name) for name in sorted(names)]
     limits = _limits(state, entry.closes, entries)
-    given = pack([*(one.unit for one in entries), *groups, *limits])
+    products_of = against.products_of
+    assert products_of is not None  # the service asks for everybody's qualification
+    under = [products_of[offer.unit or offer.group or ""][offer.product] for offer in stand]
+    within = {(limit.group, limit.product): limit for limit in under}
+    given = pack([*(one.unit for one in entries), *groups, *limits, *(within[key] for key in sorted(within))])
     return replace(opening(state, entry), at=entry.closes, given=given, left_out=tuple(sorted(why.items())))
 
 
@@ -80,7 +86,12 @@ def gate(state: State, entry: SessionEntry) -> SessionOutcome:
 def at_gate(state: State, entry: SessionEntry) -> Register:
     """The units and groups behind the offers that stood when a session closed, with their limits then."""
     given = gate(state, entry).given
-    return Register(units=unpack(given, Unit), groups=unpack(given, Group), limits=unpack(given, UnitLimit))
+    return Register(
+        units=unpack(given, Unit),
+        groups=unpack(given, Group),
+        limits=unpack(given, UnitLimit),
+        product_limits=unpack(given, ProductLimit),
+    )
 
 
 def left_out(state: State, entry: SessionEntry) -> dict[str, str]:

@@ -148,19 +148,20 @@ class _Scene:
 
     def _candidate(self, name: str, line: MeritLine, starts: datetime, ends: datetime) -> Candidate:
         entry = self.state.find(UnitEntry, name)
-        if entry is None or not self._qualified(entry, line.product, starts, ends):
+        if entry is None or not self._qualified(entry, line, starts, ends):
             return Candidate(name, "", 0, Skipped.NOT_QUALIFIED)
         perimeter = perimeter_of(self.state, name)
         return Candidate(name, perimeter, self._free_kw(entry, line, starts, ends))
 
-    def _qualified(self, entry: UnitEntry, product: str, starts: datetime, ends: datetime) -> bool:
+    def _qualified(self, entry: UnitEntry, line: MeritLine, starts: datetime, ends: datetime) -> bool:
         now, unit = self.draft.context.now, entry.unit
         groups = [one.id for one in groups_of(self.state, unit.id)]
         consents = self.state.grouped(Consent, "unit", lambda one: one.unit).get(unit.id, ())
         return (
             entry.status is UnitStatus.ACTIVE
+            and unit.provider == line.provider
             and (unit.id, self.order.direction) in qualified_kw(self.state, now)
-            and any(product in qualified_products(self.state, group, now) for group in groups)
+            and any(line.product in qualified_products(self.state, group, now) for group in groups)
             and covered(consents, unit.owner, unit.id, unit.provider, ConsentScope.OFFER, starts, ends)
         )
 

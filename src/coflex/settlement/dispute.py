@@ -167,23 +167,30 @@ def _resting_on(evidence: Evidence, name: str, source: str) -> Evidence:
 
 
 def _value(name: str, value: Decimal | str | bool | None, findings: list[Finding], place: str) -> Any:
-    """A value in the type of its field."""
+    """A value in the type of its field; where it has none of that type, None and a finding."""
     try:
-        if name == "quality":
-            return Quality(str(value))
-        if name == "baseline_method":
-            return str(value)
-        if name == "limited":
-            return {"true": True, "false": False}[str(value).lower()]
-        if value is None and name not in ("ordered_kwh", "energy_kwh", "capacity_kw", "price_eur_mw_h"):
-            return None
-        number = Decimal(str(value))
-        if number.is_finite():
-            return number
+        return _read(name, value)
     except (ValueError, ArithmeticError, KeyError):
-        pass
-    findings.append(Finding(place, "malformed", f"'{value}' is no value of {name}; correct it."))
-    return None
+        findings.append(Finding(place, "malformed", f"'{value}' is no value of {name}; correct it."))
+        return None
+
+
+def _read(name: str, value: Decimal | str | bool | None) -> Any:
+    """A value in the type of its field. Raises ValueError, ArithmeticError or KeyError where it has none."""
+    if name == "quality":
+        return Quality(str(value))
+    if name == "baseline_method":
+        if not isinstance(value, str):
+            raise ValueError("a method has a name")
+        return value
+    if name == "limited":
+        return {"true": True, "false": False}[str(value).lower()]
+    if value is None and name not in ("ordered_kwh", "energy_kwh", "capacity_kw", "price_eur_mw_h"):
+        return None
+    number = Decimal(str(value))
+    if not number.is_finite():
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 def _has(delivery: Delivery, award: str, name: str) -> bool:

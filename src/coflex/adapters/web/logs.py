@@ -194,7 +194,7 @@ class Observed:
         try:
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
-            pass
+            pass  # nobody is left to answer
         except Exception as fault:
             self._fault(request_id, scope, fault)
             if status == 0:

@@ -9,6 +9,7 @@ from datetime import datetime
 from coflex.domain.clearing import Holding
 from coflex.domain.offer import Offer
 from coflex.domain.product import Product
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction, Ints
 from coflex.domain.unit import Group, Level, Unit
 
@@ -24,8 +25,9 @@ class IntakeContext:
     session accepted before; they are neither checked nor returned again. `energy_kwh`: what each unit can still give
     over the day, (up, down); a unit that is not there has no limit but its power.
     `barred`: units that may not be offered at all, alone or in a group, each with the reason ("its owner has given no
-    consent"). `products_of`: the products that a unit or a group is qualified for; a seller that is not there has
-    none, and with None nobody's qualification is asked for.
+    consent"). `products_of`: the products that a unit or a group is qualified for, by id, each with the limit within
+    which all offers under that qualification must stay together; a seller that is not there has none, and with None
+    nobody's qualification is asked for.
     """
 
     units: Mapping[str, Unit]
@@ -39,4 +41,4 @@ class IntakeContext:
     taken: tuple[Offer, ...] = ()
     energy_kwh: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     barred: Mapping[str, str] = field(default_factory=dict)
-    products_of: Mapping[str, frozenset[str]] | None = None
+    products_of: Mapping[str, Mapping[str, ProductLimit]] | None = None

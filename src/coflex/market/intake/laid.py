@@ -8,10 +8,12 @@ from decimal import Decimal
 
 from coflex.domain.errors import Finding
 from coflex.domain.offer import Offer
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 
 UnitWay = tuple[str, Direction]
 SellerWay = tuple[str | None, str | None, Direction]
+PoolWay = tuple[str, str, Direction]
 
 
 def fault(offer: Offer, code: str, message: str, *where: str) -> Finding:
@@ -38,9 +40,9 @@ class Lot:
     """What the register says of an offer's seller, product and direction.
 
     `name`: of the seller's account of energy. `units`: those behind the offer, none where it does not name one known
-    seller; `cells`: of each. `caps`: of them, `limited`: whether there is an end to the energy of any; neither is
-    asked of another provider's. The product's tick, minimum and bounds of the price allow everything where it is not
-    known.
+    seller; `cells`: of each. `caps`: of them, `limited`: whether there is an end to the energy of any, `limit`: of the
+    qualification that it is offered under; none of these is asked of another provider's. The product's tick, minimum
+    and bounds of the price allow everything where it is not known.
     """
 
     name: SellerWay
@@ -48,6 +50,7 @@ class Lot:
     cells: tuple[Cells, ...]
     caps: Caps | None
     limited: bool
+    limit: ProductLimit | None
     tick_kw: int
     least_kw: int
     lowest: Decimal
@@ -135,6 +138,56 @@ class Account:
         """All that is asked for if this offer comes in."""
         before = self.largest.get(alternatives(offer), 0.0)
         return self.kwh - before + max(before, kwh)
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """What is offered under one qualification in one direction: kW in each quarter-hour, of offers that exclude each
+    other the most, since only one of them can be taken. `labels`: of those that share one; `total`: of all."""
+
+    total: list[int]
+    laid: dict[str, Laid] = field(default_factory=dict)
+    labels: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, laid: Laid) -> None:
+        self.laid[laid.offer.id] = laid
+        label = laid.offer.exclusive
+        if label is None:
+            self._raise(laid, 1)
+            return
+        largest = self.labels.setdefault(label, [0] * len(self.total))
+        for t, kw in enumerate(laid.kw, laid.begin):
+            if kw > largest[t]:
+                self.total[t] += kw - largest[t]
+                largest[t] = kw
+
+    def remove(self, laid: Laid) -> None:
+        """Forget an offer, as if it had never been there."""
+        del self.laid[laid.offer.id]
+        label = laid.offer.exclusive
+        if label is None:
+            self._raise(laid, -1)
+            return
+        for t, kw in enumerate(self.labels.pop(label)):
+            self.total[t] -= kw
+        for one in self.laid.values():
+            if one.offer.exclusive == label:
+                self.add(one)
+
+    def beyond(self, laid: Laid, most_kw: int) -> tuple[int, int] | None:
+        """The first quarter-hour in which all is above a limit if this offer comes in, and the kW that it may still
+        have there; None where it fits."""
+        label = laid.offer.exclusive
+        besides = None if label is None else self.labels.get(label)
+        for t, kw in enumerate(laid.kw, laid.begin):
+            others = self.total[t] - (besides[t] if besides else 0)
+            if kw > 0 and kw + others > most_kw:
+                return t, max(0, most_kw - others)
+        return None
+
+    def _raise(self, laid: Laid, sign: int) -> None:
+        for t, kw in enumerate(laid.kw, laid.begin):
+            self.total[t] += sign * kw
 
 
 def alternatives(offer: Offer) -> tuple[str | None, str]:

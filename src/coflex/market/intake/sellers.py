@@ -11,6 +11,7 @@ import numpy as np
 
 from coflex.domain.errors import Finding
 from coflex.domain.offer import Offer
+from coflex.domain.qualification import ProductLimit
 from coflex.domain.quantity import Direction
 from coflex.domain.unit import Group, Unit
 from coflex.market.design import SessionPlan
@@ -66,6 +67,13 @@ class Sellers:
             self._caps[key] = single[0] if len(single) == 1 else _all(single)
         return self._caps[key]
 
+    def limit(self, offer: Offer) -> ProductLimit | None:
+        """Of the qualification under which something of its own is offered."""
+        products_of = self.context.products_of
+        if products_of is None or not self._is_own(offer):
+            return None
+        return products_of.get(_seller(offer), {}).get(offer.product)
+
     def left_kwh(self, unit: str, direction: Direction) -> float:
         """Energy that a unit can still give, infinite where nothing limits it."""
         up, down = self.context.energy_kwh.get(unit, (math.inf, math.inf))
@@ -75,14 +83,16 @@ class Sellers:
 
     def _made(self, offer: Offer) -> Lot:
         units, direction, own = self.units(offer), offer.direction, self._is_own(offer)
+        limit = self.limit(offer)
         product = self.context.products.get(offer.product)
         bound = product.price_cap_eur_mwh if product else Decimal("Infinity")
         return Lot(
             name=(offer.unit, offer.group, direction),
             units=units,
             cells=tuple([self.cells[unit, direction] for unit in units]),
-            caps=self.caps(units, direction) if units and own else None,
+            caps=_within(self.caps(units, direction), limit, direction) if units and own else None,
             limited=own and not all(math.isinf(self.left_kwh(unit, direction)) for unit in units),
+            limit=limit,
             tick_kw=product.tick_kw if product else 1,
             least_kw=product.min_quantity_kw if product else 0,
             lowest=-bound,
@@ -172,17 +182,30 @@ class Sellers:
 
     def _allowed(self, offer: Offer) -> Iterator[Finding]:
         """Whether the units may be offered at all, and whether their seller is qualified for the product."""
-        barred, products_of, units = self.context.barred, self.context.products_of, self.units(offer)
+        barred, units, name = self.context.barred, self.units(offer), _seller(offer)
         if not units or not self._is_own(offer):
             return
         for unit in units:
             if unit in barred:
                 message = f"Unit {unit} may not be offered: {barred[unit]}; settle that first, or offer another."
                 yield fault(offer, "barred", message)
-        name = offer.unit or offer.group or ""
-        if products_of is not None and offer.product not in products_of.get(name, frozenset()):
+        if self.context.products_of is not None and self.limit(offer) is None:
             message = f"{name} is not qualified for the product {offer.product}; let it be qualified, or offer another."
             yield fault(offer, "not_qualified", message)
+
+
+def _seller(offer: Offer) -> str:
+    """The unit or the group that is offered."""
+    return offer.unit or offer.group or ""
+
+
+def _within(caps: Caps, limit: ProductLimit | None, direction: Direction) -> Caps:
+    """What units can give inside a qualification."""
+    most = caps.qualified if limit is None else limit.kw(direction)
+    if most >= caps.qualified:
+        return caps
+    available = [min(kw, most) for kw in caps.available]
+    return Caps(most, [min(kw, most) for kw in caps.unheld], available, min(available, default=0))
 
 
 def _all(caps: Sequence[Caps]) -> Caps:

@@ -8,9 +8,11 @@ from types import MappingProxyType
 
 from coflex.domain.errors import CoflexError, Finding
 from coflex.domain.offer import Offer
+from coflex.domain.qualification import ProductLimit
+from coflex.domain.quantity import Direction
 from coflex.market.design import SessionPlan
 from coflex.market.intake.context import IntakeContext
-from coflex.market.intake.laid import Account, Cells, Laid, SellerWay, UnitWay, fault, lowest, order
+from coflex.market.intake.laid import Account, Cells, Laid, Pool, PoolWay, SellerWay, UnitWay, fault, lowest, order
 from coflex.market.intake.rules import Rules
 from coflex.market.intake.sellers import Sellers
 
@@ -21,8 +23,8 @@ def intake(
     """The offers that the session takes, by receipt and id, and every fault of the others, sorted by place.
 
     An offer is taken whole or not at all. Of offers that collide (same id, same label of two providers, same
-    unit in a quarter-hour and direction) the one with the lowest receipt number stays; the order of `offers`
-    does not matter.
+    unit in a quarter-hour and direction, more together than their group is qualified for) those with the lowest
+    receipt numbers stay; the order of `offers` does not matter.
     """
     accepted, _, found = Intake(plan, context)._judge(offers)
     return tuple([laid.offer for laid in accepted]), _sorted(found)
@@ -56,6 +58,7 @@ class Intake:
         self._labels: dict[str, dict[str, str]] = {}
         self._cells: dict[UnitWay, Cells] = defaultdict(Cells)
         self._accounts: dict[SellerWay, Account] = {}
+        self._pools: dict[PoolWay | None, Pool] = {}
         self._rules = Rules(plan, Sellers(plan, context, self._cells))
         self.put(context.taken)
 
@@ -85,7 +88,9 @@ class Intake:
             raise CoflexError("An offer of this id is already taken.", "Give it back before it is put in again.")
         rules, lot = self._rules, self._rules.sellers.lot
         for laid in [rules.lay(offer, lot(offer, []), rules.firsts(offer)) for offer in offers]:
-            self._accounts.pop(laid.lot.name, None)  # made anew when it is next asked for
+            # Made anew when they are next asked for.
+            self._accounts.pop(laid.lot.name, None)
+            self._pools.pop(self._pool_of(laid.offer), None)
             self._occupy(laid)
             self._enter(laid)
 
@@ -107,6 +112,7 @@ class Intake:
         rules = Rules(self._plan, Sellers(self._plan, context, self._cells))
         self._forget([self._taken[offer.id] for offer in moved])
         self._accounts.clear()
+        self._pools.clear()
         self._rules = rules
         self.put(moved)
 
@@ -149,14 +155,15 @@ class Intake:
 
     def _together(self, clean: Sequence[Laid], found: list[Finding]) -> list[Laid]:
         """Take each offer that can stand beside those before it. Energy and quarter-hours are looked at apart: an
-        offer that fails in one still stands in the way of later ones in the other."""
+        offer that fails in one still stands in the way of later ones in the other. What a group is qualified for is
+        looked at last, and taken up by none that fails."""
         accepted = []
         for laid in clean:
             beyond = self._charge(laid) if laid.lot.limited else None
             twice = self._twice(laid)
             if twice is None:
                 self._occupy(laid)
-            obstacle = twice or beyond
+            obstacle = twice or beyond or self._pooled(laid)
             if obstacle is None:
                 self._enter(laid)
                 accepted.append(laid)
@@ -183,6 +190,38 @@ class Intake:
                 if one.lot.name == name:
                     account.add(one, self._rules.asked_kwh(one, laid.lot))
         return self._accounts[name]
+
+    def _pooled(self, laid: Laid) -> Finding | None:
+        """Add an offer to what is offered under its qualification, unless that were more than is qualified."""
+        limit, direction = laid.lot.limit, laid.offer.direction
+        if limit is None:
+            return None
+        pool, most_kw = self._pool(limit, direction), limit.kw(direction)
+        beyond = pool.beyond(laid, most_kw)
+        if beyond is None:
+            pool.add(laid)
+            return None
+        t, left_kw = beyond
+        message = (
+            f"The group {limit.group} is qualified for {most_kw} kW of {limit.product} {direction}, and with its other "
+            f"offers and those of its units only {left_kw} kW of them are left; offer at most that."
+        )
+        return fault(laid.offer, "above_qualified", message, self._rules.label(t))
+
+    def _pool(self, limit: ProductLimit, direction: Direction) -> Pool:
+        """What is offered under a qualification; where it is first asked for, from the offers that are taken."""
+        name = (limit.group, limit.product, direction)
+        if name not in self._pools:
+            pool = self._pools[name] = Pool([0] * len(self._plan.horizon))
+            there = [self._cells[unit, direction].laid for unit in limit.units if (unit, direction) in self._cells]
+            for laid in {id: laid for of_unit in there for id, laid in of_unit.items()}.values():
+                if laid.offer.id in self._taken and self._pool_of(laid.offer) == name:
+                    pool.add(laid)
+        return self._pools[name]
+
+    def _pool_of(self, offer: Offer) -> PoolWay | None:
+        limit = self._rules.sellers.limit(offer)
+        return None if limit is None else (limit.group, limit.product, offer.direction)
 
     def _twice(self, laid: Laid) -> Finding | None:
         """The first unit of an offer that is already offered in one of its quarter-hours, in the same direction.
@@ -224,6 +263,9 @@ class Intake:
             account = self._accounts.get(laid.lot.name)
             places: list[Cells | Account] = [*laid.lot.cells, *([account] if account else [])]
             touched.update([place for place in places if place.laid.pop(name, None) is not None])
+            pool = self._pools.get(self._pool_of(laid.offer))
+            if pool is not None and name in pool.laid:
+                pool.remove(laid)
         for place in touched:
             place.recount()
 

@@ -27,6 +27,7 @@ from coflex.service.verbs.managing import (
     Form,
     Nothing,
     Write,
+    behind,
     managed,
     may_manage,
     name_faults,
@@ -209,6 +210,7 @@ def _new_client(state: State, context: Context, form: ClientForm) -> Outcome:
         created=context.at,
         expires=form.expires,
         redirects=form.redirects,
+        behind=behind(state, context.actor),
     )
     return written("client.created", client, status=CREATED)
 
@@ -220,7 +222,8 @@ def _change_client(state: State, context: Context, client: Client, form: ClientC
 
 
 def _rotate_client(state: State, context: Context, client: Client, form: Rotation) -> Outcome:
-    """A new secret beside the old one, which goes on for the overlap. Raises Conflict for a revoked client."""
+    """A new secret beside the old one, which goes on for the overlap: then who knew that one may have used it for more.
+    Raises Conflict for a revoked client."""
     if not client.live(context.at) or not client.secret_hash:
         raise Conflict("A client that is revoked, expired or keeps no secret gets no new one.", "Create a client.")
     findings = list(_digest_faults("secret_hash", form.secret_hash))
@@ -230,7 +233,13 @@ def _rotate_client(state: State, context: Context, client: Client, form: Rotatio
         )
     refuse("The rotation", findings)
     until = context.at + timedelta(seconds=form.overlap_s)
-    rotated = replace(client, secret_hash=form.secret_hash, previous_hash=client.secret_hash, previous_until=until)
+    rotated = replace(
+        client,
+        secret_hash=form.secret_hash,
+        previous_hash=client.secret_hash,
+        previous_until=until,
+        behind=behind(state, context.actor, *((client,) if form.overlap_s else ())),
+    )
     return written("client.rotated", rotated, previous_until=until)
 
 
@@ -280,6 +289,7 @@ def _create_user(state: State, context: Context, form: UserForm) -> Outcome:
         created=context.at,
         password_since=context.at,
         created_by=context.actor,
+        behind=behind(state, context.actor),
     )
     return written("user.created", user, status=CREATED)
 
@@ -301,7 +311,13 @@ def _change_password(state: State, context: Context, form: PasswordForm) -> Outc
     if context.actor != user.id:
         may_manage(state, context)
     refuse("The password", _password_faults(form.password))
-    changed = replace(user, password=form.password, password_since=context.at, tokens=user.tokens + 1)
+    changed = replace(
+        user,
+        password=form.password,
+        password_since=context.at,
+        tokens=user.tokens + 1,
+        behind=user.behind if context.actor == user.id else behind(state, context.actor, user),
+    )
     return written("user.password_changed", changed, _ungranted(state, user.id))
 
 

@@ -30,11 +30,11 @@ from coflex.service.orders import (
     again,
     concerned,
     held_for,
+    in_use,
     operators_of_units,
     perimeter_of,
     quarter,
     room,
-    set_points_of,
     shares,
     spans,
     taken_off,
@@ -298,8 +298,7 @@ def _release(state: State, context: Context, form: Nothing) -> Outcome:
     require(state, context, before, ("released",))
     if before.released is not None or before.ends <= context.now:
         raise Conflict(f"The backup '{before.id}' is over.", "Nothing needs to be done.")
-    if any(between(one.profile, max(before.starts, context.now), before.ends) for one in
-           set_points_of(state, before.unit)):  # fmt: skip
+    if in_use(state, before, context.now):
         raise Conflict(f"An order uses the backup '{before.id}'.", "Let the order end first.")
     after = replace(before, released=context.now)
     draft = Draft(state, context)

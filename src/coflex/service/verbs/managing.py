@@ -14,7 +14,7 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Finding, Forbidden, NotFound
 from coflex.domain.party import Role
-from coflex.register.access import Client, ClientScope, User, Webhook, shown
+from coflex.register.access import Client, ClientScope, User, Webhook, persons, shown
 from coflex.register.market import Market
 from coflex.register.parties import PartyEntry
 from coflex.register.records import KIND_OF, Record
@@ -38,6 +38,11 @@ class Nothing(Form, frozen=True):
 def holder(state: State, actor: str) -> Client | User | None:
     """The client or user behind an actor."""
     return state.find(Client, actor) or state.find(User, actor)
+
+
+def behind(state: State, actor: str, *others: Client | User) -> tuple[str, ...]:
+    """Who knows a secret that an actor sets, beside those who are behind others already; see `persons`."""
+    return tuple(sorted(persons(holder(state, actor)).union(*map(persons, others))))
 
 
 def is_operator(state: State, party: str) -> bool:

@@ -7,7 +7,7 @@ an offer sequenced at the very instant of the gate is late.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -200,8 +200,9 @@ def _named(findings: Iterable[Finding], offers: Sequence[Offer]) -> list[Finding
 # ---------------------------------------------------------------- reading a book back
 
 
-def reread(book: Book, taken: Entry) -> None:
-    """Do to a book what an entry of the journal did to it; it was checked when it was taken.
+def reread(book: Book, taken: Entry, withdrawn: Container[int] = ()) -> None:
+    """Do to a book what an entry of the journal did to it; it was checked when it was taken. `withdrawn`: receipts of
+    offers that were taken out of it by entries about something else.
 
     When an offer was received stands in the answer: the tenant's clock may have been set anew since.
     """
@@ -211,7 +212,8 @@ def reread(book: Book, taken: Entry) -> None:
         book.intake.give_back((offer_id(command.party, form.id),))
     if command.verb in (SUBMIT.name, REPLACE.name):
         received_at = decode(taken.reply, Accepted).received_at
-        book.intake.put(made(form, book.plan.id, command.party, taken.number, received_at))
+        offers = made(form, book.plan.id, command.party, taken.number, received_at)
+        book.intake.put(offer for offer in offers if offer.receipt not in withdrawn)
 
 
 _PROVIDER = frozenset({Role.SERVICE_PROVIDER})

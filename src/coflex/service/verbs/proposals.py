@@ -12,9 +12,9 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Forbidden, NotFound
 from coflex.domain.party import Role
-from coflex.register.access import User
+from coflex.register.access import User, persons
 from coflex.register.market import Proposal, ProposalStatus
-from coflex.service.machine import Context, Machine, Outcome, Verb, confirmed, encode
+from coflex.service.machine import Context, Machine, Outcome, Verb, as_read, confirmed, encode
 from coflex.service.ports import Note
 from coflex.service.state import State
 
@@ -46,21 +46,22 @@ def verbs(table: Mapping[str, Verb]) -> tuple[Verb, ...]:
 def _confirm(machine: Machine, state: State, context: Context) -> Outcome:
     """Do what was proposed, now, as the second person asks for it. Raises what the proposed verb raises, and then the
     proposal goes on waiting; Forbidden to all but a second person of the party and to a party without the role any
-    more."""
+    more; Outdated where its subject has changed since it was proposed."""
     proposal = _waiting(state, context)
     _second_person(state, proposal, context)
     verb, form, inside = confirmed(machine, proposal, context)
     if not verb.roles & context.roles:
         raise Forbidden(f"{context.party} has not got the role for '{verb.name}' now.", "Ask the market operator.")
     outcome = verb.act(state, inside, form)
+    as_read(state, verb, proposal.subject, proposal.version, "Refuse the proposal, read it again, and propose anew.")
     decided = _decided(proposal, ProposalStatus.CONFIRMED, context)
     note = Note("proposal.confirmed", proposal.id, (proposal.party,), encode({"verb": proposal.verb}))
     return replace(outcome, records=(*outcome.records, (Proposal, proposal.id, decided)), notes=(*outcome.notes, note))
 
 
 def _second_person(state: State, proposal: Proposal, context: Context) -> None:
-    """Raises Forbidden unless two users of the party itself propose and confirm, none of whom made the other's account:
-    who made it may know how to sign in with it."""
+    """Raises Forbidden unless two users of the party itself propose and confirm, and no one person may be behind
+    both: see `coflex.register.access.persons`."""
     first, second = (_person(state, proposal.party, one) for one in (proposal.proposed_by, context.actor))
     if second is None or context.by != context.party:
         raise Forbidden(
@@ -71,10 +72,11 @@ def _second_person(state: State, proposal: Proposal, context: Context) -> None:
         raise Forbidden(
             "It was proposed by nobody who is a user of the party now.", "Refuse it, and let a user propose."
         )
-    if first.id in _made_by(state, second) or second.id in _made_by(state, first):
+    both = persons(first) & persons(second)
+    if both:
         raise Forbidden(
-            "A proposal is confirmed by a second person, whose account is not the work of the first.",
-            "Let another user of the party confirm it.",
+            f"A proposal is confirmed by a second person; {min(both)} may be behind both accounts.",
+            "Let a user of the party confirm it whom another person made.",
         )
 
 
@@ -82,16 +84,6 @@ def _person(state: State, party: str, actor: str) -> User | None:
     """The user of a party behind an actor."""
     user = state.find(User, actor)
     return user if user is not None and user.party == party and user.locked is None else None
-
-
-def _made_by(state: State, user: User) -> set[str]:
-    """A user, who made its account, who made that one's, and so on."""
-    line: set[str] = set()
-    one: User | None = user
-    while one is not None and one.id not in line:
-        line.add(one.id)
-        one = state.find(User, one.created_by)
-    return line
 
 
 def _refuse(state: State, context: Context, form: Refuse) -> Outcome:

@@ -28,7 +28,7 @@ from coflex.register.resources import (
     UnitEntry,
     UnitStatus,
 )
-from coflex.service import rules
+from coflex.service import leaving, rules
 from coflex.service.index import index
 from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
@@ -274,7 +274,11 @@ def _change_unit(state: State, context: Context, form: UnitChange) -> Outcome:
 
 
 def _unsold(state: State, context: Context, entry: UnitEntry, remedy: str) -> None:
-    """Raises Conflict while the ledger holds something of a unit that is still to be delivered."""
+    """Raises Conflict while the ledger holds something of a unit that is still to be delivered, or the result of a gate
+    may yet bring that about."""
+    settling = leaving.settling(state, entry.id)
+    if settling:
+        raise Conflict(f"The session {settling} may still buy the unit '{entry.id}'; wait for its result.", remedy)
     until = rules.held_until(state, entry.id, context.now)
     if until is not None:
         raise Conflict(f"What was sold of the unit '{entry.id}' is delivered until {until.isoformat()}.", remedy)
@@ -352,10 +356,12 @@ def _left(state: State, context: Context, unit: str) -> tuple[Writes, list[Note]
 
 
 def _switch_unit(state: State, context: Context, form: Switch) -> Outcome:
-    """A unit goes to the provider that asks for it, with its owner's consent. It leaves its groups and is inactive
-    until the new provider activates it. Whoever sold it delivers it: it goes when nothing of it is held any more.
+    """A unit goes to the provider that asks for it, with its owner's consent. It leaves its groups and the books of
+    open sessions, and is inactive until the new provider activates it. Whoever sold it delivers it: it goes when
+    nothing of it is held any more, and no gate has settled that it may be bought.
 
-    Raises NotFound also where the owner has not consented, Forbidden, Conflict also while it is held, Refused.
+    Raises NotFound also where the owner has not consented, Forbidden, Conflict also while it is held or may be bought,
+    or an order uses it as a backup; Refused.
     """
     before, provider = state.find(UnitEntry, context.subject), form.provider or context.party
     if provider != context.party and Role.REGISTER_OPERATOR not in context.roles:
@@ -379,7 +385,15 @@ def _switch_unit(state: State, context: Context, form: Switch) -> Outcome:
     note = Note("unit.switched", unit.id, both, encode({"from": before.unit.provider, "to": provider}))
     at = state.get(PointEntry, unit.connection_point)
     asked, told = prequalification.begin(state, [(after, at)], context.now, "The unit went to another provider.")
-    return Outcome(shown(state, context, after), ((UnitEntry, unit.id, after), *writes, *asked), (note, *notes, *told))
+    freed, said = leaving.release(state, unit.id, context.now)
+    reply = shown(state, context, after)
+    gone, heard, put_back = leaving.take_out(state, unit.id)
+    return Outcome(
+        reply,
+        ((UnitEntry, unit.id, after), *writes, *asked, *freed, *gone),
+        (note, *notes, *told, *said, *heard),
+        undo=put_back,
+    )
 
 
 def _into(state: State, context: Context, kind: type[E], what: str, status: UnitStatus) -> E:

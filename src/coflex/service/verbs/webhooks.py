@@ -134,9 +134,11 @@ def _disable_webhook(state: State, context: Context, webhook: Webhook, form: Dis
 
 
 def _delivered(state: State, context: Context, form: Delivered) -> Outcome:
-    """Keeps how far webhooks are; one that was removed meanwhile is passed over."""
+    """Keeps how far webhooks are; one that was removed meanwhile is passed over, of one told twice the furthest
+    counts."""
+    furthest = {one.webhook: one for one in sorted(form.webhooks, key=lambda one: (one.number, one.position))}
     writes = []
-    for one in form.webhooks:
+    for one in furthest.values():
         webhook = state.find(Webhook, one.webhook)
         if webhook is not None:
             writes.append(_progress(webhook, one.number, one.position, one.failing_since))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -12,10 +13,11 @@ from typing import TypeAlias
 from starlette.requests import Request
 
 from coflex.adapters.web.api.problems import OutcomeUnknown
+from coflex.domain.errors import CoflexError
 from coflex.service import machine as machines
 from coflex.service.machine import Machine
-from coflex.service.ports import Clock, Command, Journal
-from coflex.service.sequencer import Receipt, Sequencer
+from coflex.service.ports import Clock, Command, Journal, StoreLost
+from coflex.service.sequencer import Receipt, Sequencer, Unavailable
 from coflex.service.state import State
 from coflex.service.who import Who
 
@@ -54,7 +56,8 @@ class Desk:
         Raises what the verb raises, KeyReused, Unavailable, StoreFull, StoreBroken; OutcomeUnknown when the disk did
         not answer in time: then the same key asks again.
         """
-        receipt = self.sequencer.submit(command)
+        async with self.looking():
+            receipt = self.sequencer.submit(command)
         await self.durable(receipt.number)
         return receipt
 
@@ -64,6 +67,19 @@ class Desk:
         A read calls it *after* it has looked at the state, so that nobody is shown what a crash could take back.
         """
         await self.durable(self.sequencer.number)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """Around what looks at the state: a refusal says what is there, as an answer does, so it waits for the disk as
+        well. Where the state is undone instead, what undid it is raised. That nothing can be written is told at once.
+        """
+        try:
+            yield
+        except (Unavailable, StoreLost):
+            raise
+        except CoflexError:
+            await self.settled()
+            raise
 
     async def durable(self, number: int) -> None:
         """Return when the entry is on the disk. Raises what undid it, or OutcomeUnknown after `patience` seconds."""

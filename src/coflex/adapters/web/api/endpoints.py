@@ -197,7 +197,8 @@ def _one(desk: Desk, operation: Read) -> Endpoint:
         at = _as_of(desk, request)
         state = desk.state(who.tenant)
         if at is None:
-            body = encode(reading.shown(state, who, reading.record(state, who, kind, id)))
+            async with desk.looking():
+                body = encode(reading.shown(state, who, reading.record(state, who, kind, id)))
             number = state.number(kind, id)
         else:
             versions = await asyncio.to_thread(desk.journal.history, who.tenant, KIND_OF[kind], id)

@@ -104,9 +104,10 @@ class Offers:
         only_parameters(request, ())
         who = await _reader(desk, request)
         named = request.path_params["offer"]
-        found = next((one for one in _book(desk, request) if one.id == offer_id(who.party, named)), None)
-        if found is None:
-            raise NotFound("There is no such offer of yours in the session.", "Check its id and the session.")
+        async with desk.looking():
+            found = next((one for one in _book(desk, request) if one.id == offer_id(who.party, named)), None)
+            if found is None:
+                raise NotFound("There is no such offer of yours in the session.", "Check its id and the session.")
         await desk.settled()
         return tagged(request, encode(shown(found, who.party)))
 
