@@ -222,10 +222,7 @@ def _rerun(state: State, context: Context, form: Rerun) -> Outcome:
         raise NotReady(f"The period {period.name} was never settled.", "Settle it first.")
     found = propose(state, period)
     if found.digest != form.inputs:
-        raise Conflict(
-            f"The inputs of {period.name} are not {form.inputs[:12]}.. but {found.digest}.",
-            "Look at the preview of the period again.",
-        )
+        raise Conflict(f"The inputs of {period.name} are not those that were named.", "Look at its preview again.")
     if not found.run.lines:
         raise Conflict(f"Nothing of {period.name} has changed.", "There is nothing to post.")
     return _posted(state, context, found, form.reason)
