@@ -30,7 +30,7 @@ from coflex.register.settlement import (
     lines_in,
     packed,
 )
-from coflex.service.machine import Context, Outcome, Verb, encode
+from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
 from coflex.service.orders import Draft
 from coflex.service.ports import Note
 from coflex.service.posting import (
@@ -210,7 +210,7 @@ def _run(state: State, context: Context, form: FirstRun) -> Outcome:
             f"Of {len(lacking)} deliveries a reading or a baseline is missing, first of {lacking[0]}.",
             "Wait for them, or settle what there is with 'incomplete'.",
         )
-    return _posted(state, context, found, "")
+    return _posted(state, context, found, "", CREATED)
 
 
 def _rerun(state: State, context: Context, form: Rerun) -> Outcome:
@@ -233,9 +233,9 @@ def _no_reason(reason: str) -> Iterator[Finding]:
         yield Finding("reason", "empty", "Say why the period is settled again.")
 
 
-def _posted(state: State, context: Context, found: Proposed, reason: str) -> Outcome:
+def _posted(state: State, context: Context, found: Proposed, reason: str, status: int = DONE) -> Outcome:
     made = post(context, found, reason)
-    return Outcome(shown(state, context, made.run), made.records, made.notes, 201)
+    return Outcome(shown(state, context, made.run), made.records, made.notes, status)
 
 
 # ---------------------------------------------------------------- invoices
