@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
+from math import isfinite, nan
 from zoneinfo import ZoneInfo
 
 from coflex.activation.profile import between
@@ -238,7 +239,7 @@ def _baseline_asked(
     if methods[0] == NOMINATED and all(foreseen[axis.position(start)] is not None for start in event):
         return None
     oldest = day - timedelta(days=max(load_method(name).days.oldest for name in methods))
-    nomination = tuple(float("nan") if one is None else one for one in foreseen)
+    nomination = tuple(nan if one is None else one for one in foreseen)
     known = any(one is not None for one in foreseen)
     return BaselineAsked(methods, event, first.ordered_at, oldest, nomination if known else ())
 
@@ -249,8 +250,10 @@ def nominated(state: State, unit: str, entry: SessionEntry, axis: Axis) -> tuple
     series = recent(state, f"nomination of {entry.id}", lambda: by_unit(state, entry, "nomination"))
     if series is None or unit not in series.names:
         return (None,) * len(axis)
-    row, known = series.row(unit), series.axis
-    return tuple(float(row[known.position(start)]) if known.covers(start) else None for start in axis)
+    row, known = series.row(unit).tolist(), series.axis
+    first, each = (axis.start - known.start) // axis.step, known.step // axis.step
+    places = ((first + k) // each for k in range(len(axis)))
+    return tuple(row[place] if 0 <= place < len(row) and isfinite(row[place]) else None for place in places)
 
 
 @dataclass(eq=False)
