@@ -357,6 +357,76 @@ def test_nobody_contests_or_sees_the_lines_of_others(world: Settled) -> None:
     assert codes(caught) == {"not_offered"}
 
 
+# ---------------------------------------------------------------- owners
+
+
+def contract(world: Settled, unit: str = "cu-0001", from_day: Any = DAY, **form: Any) -> str:
+    """A contract that the owner agreed to."""
+    id: str = world.do("owner_contract.offer", "sp-1", unit=unit, from_day=from_day, **form)["id"]
+    world.do("owner_contract.agree", "owner", id)
+    return id
+
+
+@pytest.mark.spec("SET-05")
+def test_the_owners_share_is_paid_on_by_its_provider(world: Settled) -> None:
+    """cu-0001 earns 4 EUR: 60 % and 5 EUR/MWh for 0.1 MWh are 2.90 EUR for its owner."""
+    contract(world, share="0.6", eur_mwh="5")
+    contract(world, "cu-0003", from_day="2016-07-06", share="0.6")
+    world.settle()
+    balances = {one.party: one.balance_cents for one in world.state.all(StatementEntry)}
+    assert balances == {"tso": -600, "sp-1": 310, "owner": 290}
+    assert [one.id for one, _ in records(world.state, world.who("owner"), StatementEntry)] == [f"{FIRST}.owner"]
+    # the owner bills nobody: it is paid by its statement
+    assert world.do("invoice.issue", "mo", FIRST, **ISSUED)["invoices"] == ["sp-1-000001"]
+
+
+@pytest.mark.spec("SET-05")
+def test_an_owner_that_bills_has_an_invoice_and_may_contest_its_line(world: Settled) -> None:
+    world.sequencer.submit(put([details("owner")]))
+    contract(world, share="0.6")
+    world.settle()
+    assert world.do("invoice.issue", "mo", FIRST, **ISSUED)["invoices"] == ["owner-000001", "sp-1-000001"]
+    line = next(one.charge.id for one in world.lines() if one.charge.seller == "owner")
+    opened = world.do("dispute.open", "owner", period=PERIOD, line=line, reason="It gave more.")
+    assert (opened["seller"], opened["customer"]) == ("owner", "sp-1")
+    assert records(world.state, world.who("tso"), DisputeEntry) == []
+
+
+@pytest.mark.spec("SET-05")
+def test_a_contract_takes_both_sides_and_leaves_settled_days_alone(world: Settled) -> None:
+    first = contract(world, share="0.6")
+    with pytest.raises(Conflict, match="is agreed since"):
+        world.do("owner_contract.agree", "owner", first)
+    offered = world.do("owner_contract.offer", "sp-1", unit="cu-0001", from_day="2016-07-20", share="0.7")["id"]
+    with pytest.raises(Conflict, match="covers days of it"):
+        world.do("owner_contract.agree", "owner", offered)
+    world.do("owner_contract.end", "owner", first, until_day="2016-07-19")
+    world.do("owner_contract.agree", "owner", offered)
+    with pytest.raises(Conflict, match="only shortened"):
+        world.do("owner_contract.end", "sp-1", first, until_day="2016-07-20")
+    for party, subject, kind in (("sp-1", first, Forbidden), ("mo", first, Forbidden), ("sp-2", first, Forbidden)):
+        with pytest.raises(kind):
+            world.do("owner_contract.agree", party, subject)
+    with pytest.raises(NotFound):
+        world.do("owner_contract.end", "sp-2", first, until_day="2016-07-10")
+    world.settle()
+    with pytest.raises(Refused) as caught:
+        world.do("owner_contract.end", "sp-1", first, until_day="2016-07-04")
+    assert codes(caught) == {"settled"}
+    bad = {"unit": "cu-0003", "from_day": DAY, "until_day": "2016-07-01", "share": "1.1", "eur_mwh": "-1"}
+    with pytest.raises(Refused) as caught:
+        world.do("owner_contract.offer", "sp-1", **bad)
+    assert codes(caught) == {"settled", "ends_first", "out_of_range"}
+
+
+@pytest.mark.spec("SET-05")
+def test_an_offer_of_a_contract_is_taken_back_before_it_is_agreed(world: Settled) -> None:
+    offered = world.do("owner_contract.offer", "sp-1", unit="cu-0003", from_day="2016-08-01", share="0.7")["id"]
+    world.do("owner_contract.end", "sp-1", offered, until_day="2016-07-31")
+    with pytest.raises(Conflict, match="ended before it began"):
+        world.do("owner_contract.agree", "owner", offered)
+
+
 # ---------------------------------------------------------------- laws
 
 readings = st.lists(
@@ -370,11 +440,14 @@ readings = st.lists(
 
 @pytest.mark.spec("SET-05", "SET-06", "PLAT-05")
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@given(readings, readings, st.booleans(), st.booleans())
+@given(readings, readings, st.booleans(), st.booleans(), st.booleans())
 def test_whatever_was_read_money_adds_to_zero_and_runs_together_are_one_run(
-    first: list[Any], second: list[Any], fee: bool, contested: bool
+    first: list[Any], second: list[Any], fee: bool, contested: bool, shared: bool
 ) -> None:
     world = Settled()
+    if shared:
+        world.sequencer.submit(put([details("owner")]))
+        contract(world, share="0.37", eur_mwh="1.11", penalty_share="0.5")
     if fee:
         world.by_two("settlement_terms.set", "global_energy", from_day=DAY, document=FEE, methods=["nominated"])
     world.bring({(unit, QUARTERS[place]): kwh for unit, place, kwh in first}, log_size=1)

@@ -236,6 +236,12 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     ),
     "settlement_terms": _rows("id terms", MEMBERS, MARKET),
     "billing_details": _rows("id details", ITSELF | MARKET, ITSELF | MARKET),
+    "owner_contract": {
+        **_rows("id unit provider share eur_mwh penalty_share from_day", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("owner", SIDES | MARKET, FOLLOWS),
+        **_rows("until_day", SIDES | MARKET, SIDES),
+        **_rows("agreed", SIDES | MARKET, {R.OWNER}),
+    },
     "settlement_run": {
         **_rows("id period number first_day last_day", MARKET, MARKET | FOLLOWS),
         **_rows("at by inputs deliveries unmetered lines corrected paid_cents received_cents fee_cents rounding_cents "

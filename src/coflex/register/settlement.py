@@ -123,6 +123,34 @@ class BillingDetails:
     details: Details
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerContract:
+    """What a provider pays on to the owner of a unit, in periods that lie wholly from `from_day` to `until_day` (None:
+    no end yet); see `coflex.settlement.inputs.Contract`. The provider offers it, `agreed` since the owner did."""
+
+    id: str
+    unit: str
+    provider: str
+    owner: str
+    share: Decimal
+    eur_mwh: Decimal
+    penalty_share: Decimal
+    from_day: date
+    until_day: date | None = None
+    agreed: datetime | None = None
+
+    def covers(self, first: date, last: date) -> bool:
+        """Whether it counts for a period."""
+        ends = self.until_day is None or last <= self.until_day
+        return self.agreed is not None and self.from_day <= first and ends
+
+    def meets(self, other: OwnerContract) -> bool:
+        """Whether some day is in both, of one unit and provider."""
+        same = (self.unit, self.provider) == (other.unit, other.provider)
+        begins = max(self.from_day, other.from_day)
+        return same and all(one.until_day is None or begins <= one.until_day for one in (self, other))
+
+
 # ---------------------------------------------------------------- runs
 
 
@@ -276,6 +304,7 @@ RECORDS: dict[str, type[object]] = {
     "baseline_day": BaselineDay,
     "settlement_terms": SettlementTerms,
     "billing_details": BillingDetails,
+    "owner_contract": OwnerContract,
     "settlement_run": SettlementRun,
     "settlement_kept": Kept,
     "statement": StatementEntry,

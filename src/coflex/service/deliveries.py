@@ -29,7 +29,7 @@ from coflex.register.activations import ActivationOrder, OrderKind
 from coflex.register.market import SessionEntry
 from coflex.register.packing import canonical
 from coflex.register.products import ProductEntry
-from coflex.register.settlement import BaselineDay, DisputeEntry, LeftOut, MeteredDay, Quantity, day_id
+from coflex.register.settlement import BaselineDay, DisputeEntry, LeftOut, MeteredDay, OwnerContract, Quantity, day_id
 from coflex.service.gates import plan_of
 from coflex.service.orders import awards_of, quarter, set_points, spans
 from coflex.service.relations import operators
@@ -38,7 +38,7 @@ from coflex.service.state import State
 from coflex.settlement.dispute import Change, change
 from coflex.settlement.dispute import State as DisputeState
 from coflex.settlement.document import By, Need, Payer, Rule
-from coflex.settlement.inputs import ZERO, Bought, Delivery, Inputs
+from coflex.settlement.inputs import ZERO, Bought, Contract, Delivery, Inputs
 
 PLATFORM = "platform"  # who earns the fees where nobody operates the market
 MINUTES = 15
@@ -93,7 +93,8 @@ def prepare(state: State, period: Period, before: Prepared | None = None) -> Pre
     known = (before.inputs.platform,) if before is not None else operators(state, Role.MARKET_OPERATOR)
     platform = next(iter(known), PLATFORM)
     ordered = tuple(deliveries[name] for name in sorted(deliveries))
-    return Prepared(Inputs(period.name, ordered, platform=platform), scene.documents, tuple(scene.left_out))
+    inputs = Inputs(period.name, ordered, scene.contracts(), platform=platform)
+    return Prepared(inputs, scene.documents, tuple(scene.left_out))
 
 
 def _decided(state: State, period: Period) -> list[DisputeEntry]:
@@ -203,6 +204,7 @@ class _Scene:
     documents: dict[str, str] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     _parts: list[_Part] = field(default_factory=list)
+    _owners: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     _products: dict[str, str] = field(default_factory=dict)
     _plans: dict[str, SessionPlan] = field(default_factory=dict)
     _rules: dict[tuple[str, date], tuple[Rule, tuple[str, ...]]] = field(default_factory=dict)
@@ -221,6 +223,7 @@ class _Scene:
         entry = self.state.get(SessionEntry, order.session)
         points = set_points(self.state, order.id)
         for point in points:
+            self._owners.setdefault((point.unit, point.provider), set()).add(point.owner)
             off = energies(limited(order, point.unit), starts, ends)
             for start, energy in energies(point.profile, starts, ends).items():
                 part = _Part(order, entry, point.unit, point.id, start, energy, off.get(start, ZERO))
@@ -230,6 +233,15 @@ class _Scene:
         for start, energy in energies(rest, starts, ends).items():
             sold = order.unit or order.group or order.offer
             self._parts.append(_Part(order, entry, sold, order.id, start, energy, ZERO, rest=True))
+
+    def contracts(self) -> tuple[Contract, ...]:
+        """What providers pay on to owners: by contracts that hold the whole period, of units that nobody else owned."""
+        return tuple(
+            Contract(one.unit, one.provider, one.owner, one.share, one.eur_mwh, one.penalty_share)
+            for one in self.state.all(OwnerContract)
+            if one.covers(self.period.first, self.period.last)
+            and self._owners.get((one.unit, one.provider)) == {one.owner}
+        )
 
     # ------------------------------------------------------------ parts to deliveries
 

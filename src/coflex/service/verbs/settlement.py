@@ -17,6 +17,7 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Finding, NotFound, NotReady, Refused, refuse
 from coflex.domain.party import Role
+from coflex.domain.statement import Cause
 from coflex.metering.baselines.document import allowed_methods, check_allowed, methods
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
@@ -278,7 +279,12 @@ def _made(state: State, run: SettlementRun, form: IssueForm) -> tuple[Invoice, .
     sellers = {line.charge.seller for line in lines_in(state.find(Kept, run.id))}
     numbers = {name: len(invoices_by(state, name)) + 1 for name in sorted(sellers)}
     terms = PaymentTerms(form.issued, form.due_days)
-    made = issue(lines_in(state.find(Kept, run.id)), parties, run.period, terms, numbers, billed).invoices
+    # an owner that bills nobody is paid its share by its statement
+    lines = [
+        line for line in lines_in(state.find(Kept, run.id))
+        if line.charge.cause is not Cause.OWNER or line.charge.seller in parties
+    ]  # fmt: skip
+    made = issue(lines, parties, run.period, terms, numbers, billed).invoices
     refuse("The invoices", _number_faults(state, made))
     return made
 

@@ -31,6 +31,7 @@ from coflex.register.settlement import (
     Kept,
     LeftOut,
     MeteredDay,
+    OwnerContract,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -284,6 +285,33 @@ _TERMS = Room(
     ),
 )  # fmt: skip
 
+_CONTRACTS = Room(
+    "owner-contracts",
+    "What providers pay on to the owners of units.",
+    (
+        Read(
+            "/owner-contracts", OwnerContract, "Contracts of the caller.",
+            {"unit": "unit", "provider": "provider", "owner": "owner"},
+        ),
+        Read("/owner-contracts/{owner_contract}", OwnerContract, "A contract."),
+        History("/owner-contracts/{owner_contract}/history", OwnerContract, "Every version of a contract."),
+        Write(
+            "POST", "/owner-contracts", "owner_contract.offer", "Offer a contract to the owner of one's unit.",
+            OwnerContract, 201, "/owner-contracts/{id}",
+            {"unit": "UNIT-1", "from_day": "2026-08-01", "share": "0.6", "penalty_share": "0.2"},
+        ),
+        Write(
+            "POST", "/owner-contracts/{owner_contract}/agree", "owner_contract.agree", "Agree, as the owner.",
+            OwnerContract, example={},
+        ),
+        Write(
+            "POST", "/owner-contracts/{owner_contract}/end", "owner_contract.end",
+            "Name the last day on which it counts, as either side.", OwnerContract,
+            example={"until_day": "2026-12-31"},
+        ),
+    ),
+)  # fmt: skip
+
 _RUNS = Room(
     "settlements",
     "Runs over periods, and each party's statement of them. The first run of a period takes one person, every other "
@@ -379,4 +407,4 @@ _DISPUTES = Room(
     ),
 )  # fmt: skip
 
-ROOMS = (_METERED, _TERMS, _RUNS, _INVOICES, _DISPUTES)
+ROOMS = (_METERED, _TERMS, _CONTRACTS, _RUNS, _INVOICES, _DISPUTES)
