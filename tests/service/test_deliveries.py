@@ -12,15 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coflex.domain.activation import Piece
+from coflex.domain.clearing import Award
+from coflex.domain.errors import Refused
+from coflex.domain.product import QuantityKind
 from coflex.domain.quantity import Direction
 from coflex.domain.reading import Quality
 from coflex.register.activations import ActivationOrder, OrderKind, OrderState, SetPointEntry
 from coflex.register.market import SessionEntry
-from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack
-from coflex.register.settlement import SettlementTerms, Terms
+from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack, unpack
+from coflex.register.products import ProductEntry
+from coflex.register.settlement import ReadyDay, SettlementTerms, Terms
 from coflex.service.deliveries import Prepared, energies, need_of, prepare, responses
 from coflex.service.gates import plan_of
-from coflex.service.settling import period_of
+from coflex.service.posting import propose
+from coflex.service.reading import records
+from coflex.service.settling import due_ready, period_of
 from coflex.settlement.document import Need
 from coflex.settlement.inputs import Delivery
 from support.ordered import BEGIN, GLOBAL, at, award, offer
@@ -219,6 +225,63 @@ def test_why_a_session_buys_follows_from_its_buyer_and_its_services() -> None:
     entries = {one.session: plan_of(world.state, one) for one in world.state.all(SessionEntry)}
     needs = {name: need_of(plan) for name, plan in entries.items()}
     assert needs["local-1"] is Need.DSO_CONGESTION and needs["global-1"] is Need.TSO_BALANCING
+
+
+# ---------------------------------------------------------------- capacity
+
+
+def holding_ready() -> Settled:
+    """150 kW of capacity of sp-1's group, bought for the hour at 8 EUR for a MW and an hour."""
+    world = Settled()
+    world.bring_all(u0001="-25", u0003="-37.5")
+    entry = world.state.get(ProductEntry, "global_energy")
+    product = replace(entry.product, id="global_capacity", kind=QuantityKind.ACTIVE_CAPACITY)
+    sold = replace(offer("sp-1/c", 9, "8", 150, group="sp-1-global"), product="global_capacity")
+    result = world.state.get(SessionOutcome, outcome_id(GLOBAL, Step.RESULT))
+    rows = pack([*unpack(result.added, Award), *(award(sold, start, 150) for start in QUARTERS)])
+    world.sequencer.submit(put([ProductEntry("global_capacity", product, ("tso",)), replace(result, added=rows)]))
+    return world
+
+
+def ready(world: Settled, share: str, **more: Any) -> Any:
+    rows = [{"band": "sp-1-global", "start": start, "share": share} for start in QUARTERS]
+    return world.do("metered.bring", actor="field", **({"log": LOG, "log_size": 100, "ready": rows} | more))
+
+
+@pytest.mark.spec("SET-02", "SET-03")
+def test_capacity_is_paid_as_far_as_it_was_ready() -> None:
+    """150 kW x 0.25 h x 8 EUR/MW/h = 0.30 EUR a quarter-hour; ready for 80 % of it: 0.24, in the hour 0.96 EUR."""
+    world = holding_ready()
+    (asked,) = due_ready(world.state, world.now)
+    assert (asked.band, asked.quarters) == ("sp-1-global", QUARTERS) and "cu-0001" in asked.units
+    assert len(prepared(world).unmetered) == 4
+    assert ready(world, "0.8")["taken"] == 4 and ready(world, "0.80")["same"] == 4
+    assert due_ready(world.state, world.now) == () and prepared(world).unmetered == ()
+    lines = settled(world)
+    assert euros(lines, "sp-1-global") == D("0.96") and world.statement("sp-1").balance_cents == 696
+    assert {one.charge.cause.value for one in lines if one.charge.unit == "sp-1-global"} == {
+        "availability", "claw_back"
+    }  # fmt: skip
+    assert lines[-1].charge.evidence.measurements == LOG
+
+
+@pytest.mark.spec("SET-02", "SET-03")
+def test_capacity_nobody_knows_the_readiness_of_is_paid_when_it_is_known() -> None:
+    world = holding_ready()
+    assert euros(settled(world), "sp-1-global") == 0
+    ready(world, "1")
+    world.by_two("settlement.rerun", PERIOD, inputs=propose(world.state, period_of(world.state, PERIOD)).digest,
+                 reason="The logs arrived.")  # fmt: skip
+    assert euros(world.lines(), "sp-1-global") == D("1.20")
+    assert ready(world, "0.5", log_size=99)["stale"] == [f"sp-1-global@{start.isoformat()}" for start in QUARTERS]
+    others = [{"band": band, "start": start, "share": "1"}
+              for band, start in (("sp-1-global", at(60)), ("sp-2-global", BEGIN))]  # fmt: skip
+    assert len(ready(world, "1", ready=others)["unknown"]) == 2
+    with pytest.raises(Refused) as caught:
+        ready(world, "1.5")
+    assert {one.code for one in caught.value.findings} == {"out_of_range"}
+    assert [one.band for one, _ in records(world.state, world.who("sp-1"), ReadyDay)] == ["sp-1-global"]
+    assert records(world.state, world.who("sp-2"), ReadyDay) == []
 
 
 # ---------------------------------------------------------------- somebody else's figures

@@ -8,22 +8,29 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Forbidden, Refused
 from coflex.domain.reading import Quality
+from coflex.domain.series import Series
+from coflex.domain.time import Axis, midnight
+from coflex.metering.baselines.compute import Asked, compute
+from coflex.metering.baselines.document import load_method
+from coflex.metering.delivery import energy_kwh
 from coflex.register.devices import DataGrant, DataScope, Device
 from coflex.register.products import ProductEntry
 from coflex.register.settlement import BaselineDay, MeteredDay, SettlementTerms, Terms
 from coflex.service.machine import Machine
 from coflex.service.reading import records
 from coflex.service.replay import fingerprint, replay
-from coflex.service.settling import Due, due, period_of, rule_of_catalogue
+from coflex.service.settling import Due, due, period_of, rule_of_catalogue, zone_of
+from coflex.service.verbs.metered import form_of
 from coflex.settlement.document import By, Payer
 from coflex.settlement.shelf import rule_text
-from support.ordered import BEGIN, at
+from support.ordered import BEGIN, QUARTER, at
 from support.platform import DAY, LONG_AGO, LONG_AHEAD, TEST_VERBS, put
 from support.settled import PERIOD, QUARTERS, UNITS, Settled
 from support.watched import watched
@@ -184,6 +191,31 @@ def test_owner_provider_and_whom_the_owner_lets_see_know_what_was_metered() -> N
     assert seen("dso") == ["cu-0003"] and seen("tso") == []
     world.do("data_grant.withdraw", "owner", "g")
     assert seen("dso") == []
+
+
+@pytest.mark.spec("SET-01", "SET-02")
+def test_what_is_due_is_enough_to_compute_it_from_readings() -> None:
+    """A worker, by hand: cu-0001 drew 200 kW on the days before and 100 kW in its hour, cu-0003 has no past."""
+    world = Settled(foreseen=None)
+    zone = zone_of(world.state)
+    for one in due(world.state, world.now):
+        asked = one.baseline
+        assert asked is not None
+        axis = Axis(midnight(asked.oldest, zone), (one.axis.end - midnight(asked.oldest, zone)) // QUARTER)
+        kw = np.full((1, len(axis)), -200.0 if one.unit == "cu-0001" else np.nan)
+        kw[0, [axis.position(start) for start in one.quarters]] = -100.0
+        ask = Asked(one.unit, asked.event[0], asked.event[-1] + QUARTER, asked.notice)
+        tried = (compute(Series((one.unit,), axis, kw), zone, ask, load_method(name)) for name in asked.methods[:2])
+        made = next((record for record in tried if record.values_kw), None)
+        made = made or compute(Series((one.unit,), axis, kw), zone, ask, load_method(asked.methods[0]))
+        rows = {(one.unit, start): str(energy_kwh(-100.0)) for start in one.quarters}
+        assert world.bring(rows, baselines=[form_of(made)])["taken"] == 5
+    assert due(world.state, world.now) == ()
+    first, second = (world.state.get(BaselineDay, f"{unit}@{PERIOD}") for unit in UNITS)
+    assert (first.method, set(first.kwh)) == ("last_4_alike", {Decimal("-50.000")})
+    assert (second.method, second.kwh, second.note) == ("nominated", (), "nothing was nominated")
+    run = world.settle(incomplete=True)
+    assert (run.unmetered, run.received_cents) == (4, 400)
 
 
 QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}

@@ -38,6 +38,7 @@ NAMED = {
     "metered_day": "cu-act@2016-07-05", "baseline_day": "cu-act@2016-07-05", "period": SETTLED, "settlement": RUN,
     "statement": f"{RUN}.{{}}", "invoice": "invoice-{}", "dispute": "dispute-{}",
     "owner_contract": "owner-contract-1",
+    "ready_day": "sp-1-local@2016-07-05",
 }  # fmt: skip
 # Operations that another record suits better: a session with a result, a scheduling unit that has come so far.
 ELSEWHERE = {

@@ -48,6 +48,7 @@ from coflex.register.settlement import (
     MeteredDay,
     OwnerContract,
     Quantity,
+    ReadyDay,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -180,6 +181,7 @@ def _settlement() -> Iterator[Any]:
     terms = Terms(date(2016, 1, 1), "local_congestion", rule_text("local_congestion"), ("nominated",))
     yield SettlementTerms("local_energy", (terms,))
     yield BaselineDay("cu-act@2016-07-05", *sides, "zero", 1, "", "", FIRST_START, (Decimal(0),) * 96, 10)
+    yield ReadyDay("sp-1-local@2016-07-05", "sp-1-local", day, "sp-1", "log", ())
     yield OwnerContract(
         "owner-contract-1", "cu-act", "sp-1", "owner", Decimal("0.5"), Decimal(0), Decimal(0), date(2016, 8, 1)
     )

@@ -234,6 +234,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         "id unit day owners providers method method_version fingerprint record start kwh log_size note version",
         METERED, PLATFORM | FOLLOWS,
     ),
+    "ready_day": _rows("id band day provider log shares", MARKET | {R.PROVIDER}, PLATFORM | FOLLOWS),
     "settlement_terms": _rows("id terms", MEMBERS, MARKET),
     "billing_details": _rows("id details", ITSELF | MARKET, ITSELF | MARKET),
     "owner_contract": {

@@ -88,8 +88,35 @@ class BaselineDay:
     version: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The share of the quarter-hour from `start` in which capacity was ready, 0 to 1; `log_size`, `version` as of a
+    `Quantity`."""
+
+    start: datetime
+    share: Decimal
+    log_size: int
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyDay:
+    """How ready a group or unit, the `band`, held its capacity on a delivery day; `id` as "GROUP-1@2026-07-05". `log`:
+    origin of the log that proves it."""
+
+    id: str
+    band: str
+    day: date
+    provider: str
+    log: str
+    shares: tuple[Readiness, ...]
+
+    def at(self, start: datetime) -> Readiness | None:
+        return next((one for one in self.shares if one.start == start), None)
+
+
 def day_id(unit: str, day: date) -> str:
-    """Id of what was metered of a unit on a local day, and of its baseline."""
+    """Id of what was metered of a unit on a local day, of its baseline, and of how ready a band was."""
     return f"{unit}@{day.isoformat()}"
 
 
@@ -302,6 +329,7 @@ def lines_in(kept: Kept | None) -> tuple[Line, ...]:
 RECORDS: dict[str, type[object]] = {
     "metered_day": MeteredDay,
     "baseline_day": BaselineDay,
+    "ready_day": ReadyDay,
     "settlement_terms": SettlementTerms,
     "billing_details": BillingDetails,
     "owner_contract": OwnerContract,

@@ -41,6 +41,7 @@ from coflex.register.settlement import (
     InvoiceEntry,
     MeteredDay,
     OwnerContract,
+    ReadyDay,
     StatementEntry,
 )
 from coflex.service.index import index
@@ -441,6 +442,7 @@ KIN: dict[type[Record], Kin] = {
     MeteredDay: Kin(_metered, _by_grants, _granted_days(MeteredDay), (DataGrant, market.Market)),
     BaselineDay: Kin(_metered, _by_grants, _granted_days(BaselineDay), (DataGrant, market.Market)),
     OwnerContract: Kin(_of_both_sides),
+    ReadyDay: Kin(lambda entry: ((entry.provider, Relation.PROVIDER),)),
     StatementEntry: Kin(_itself),
     BillingDetails: Kin(lambda entry: ((entry.id, Relation.ITSELF),)),
     InvoiceEntry: Kin(_owing),

@@ -32,6 +32,7 @@ from coflex.register.settlement import (
     LeftOut,
     MeteredDay,
     OwnerContract,
+    ReadyDay,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -245,7 +246,8 @@ _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 _METERED = Room(
     "metered-quantities",
-    "What was metered of units in the quarter-hours in which something was ordered of them, and their baselines.",
+    "What was metered of units in the quarter-hours in which something was ordered of them, their baselines, and how "
+    "ready bought capacity was.",
     (
         Read(
             "/metered-days", MeteredDay, "Metered days of units that concern the caller.",
@@ -259,6 +261,9 @@ _METERED = Room(
         ),
         Read("/baseline-days/{baseline_day}", BaselineDay, "The baseline of a unit on a day; the id is unit@day."),
         History("/baseline-days/{baseline_day}/history", BaselineDay, "Every version of a baseline."),
+        Read("/ready-days", ReadyDay, "How ready groups and units held capacity.", {"band": "band", "day": "day"}),
+        Read("/ready-days/{ready_day}", ReadyDay, "How ready one was on a day; the id is band@day."),
+        History("/ready-days/{ready_day}/history", ReadyDay, "Every version: corrections supersede."),
     ),
 )  # fmt: skip
 
