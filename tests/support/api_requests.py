@@ -37,6 +37,8 @@ NAMED = {
     "offer": "o-1",
     "metered_day": "cu-act@2016-07-05", "baseline_day": "cu-act@2016-07-05", "period": SETTLED, "settlement": RUN,
     "statement": f"{RUN}.{{}}", "invoice": "invoice-{}", "dispute": "dispute-{}",
+    "owner_contract": "owner-contract-1",
+    "ready_day": "sp-1-local@2016-07-05",
 }  # fmt: skip
 # Operations that another record suits better: a session with a result, a scheduling unit that has come so far.
 ELSEWHERE = {
@@ -127,6 +129,10 @@ BODIES: dict[str, Any] = {
     "billing_details_set": {
         "name": "Ada", "city": "Rome", "country": "IT", "street": "Via Roma 1", "postcode": "00100", "vat_id": "IT1",
         "vat_percent": "22", "iban": "IT60", "endpoint": "0211:IT1", "prefix": "A",
+    },
+    "owner_contract_offer": {
+        "unit": "cu-act", "from_day": "2016-08-01", "share": "0.6", "eur_mwh": "3", "penalty_share": "0.2",
+        "until_day": "2016-12-31",
     },
     "settlement_run": {"incomplete": True},
     "settlement_rerun": {"inputs": "0" * 64, "reason": "Readings were corrected."},

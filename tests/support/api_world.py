@@ -46,7 +46,9 @@ from coflex.register.settlement import (
     InvoiceEntry,
     Kept,
     MeteredDay,
+    OwnerContract,
     Quantity,
+    ReadyDay,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -179,6 +181,10 @@ def _settlement() -> Iterator[Any]:
     terms = Terms(date(2016, 1, 1), "local_congestion", rule_text("local_congestion"), ("nominated",))
     yield SettlementTerms("local_energy", (terms,))
     yield BaselineDay("cu-act@2016-07-05", *sides, "zero", 1, "", "", FIRST_START, (Decimal(0),) * 96, 10)
+    yield ReadyDay("sp-1-local@2016-07-05", "sp-1-local", day, "sp-1", "log", ())
+    yield OwnerContract(
+        "owner-contract-1", "cu-act", "sp-1", "owner", Decimal("0.5"), Decimal(0), Decimal(0), date(2016, 8, 1)
+    )
     bought = (Bought("a1", Decimal(25), Decimal(80), penalty_eur_mwh=Decimal(11)),)
     delivery = Delivery(
         id="d1", rule="uftp", unit="cu-act", provider="sp-1", buyer="dso", session=FIRST, need=Need.DSO_CONGESTION,

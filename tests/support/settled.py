@@ -71,7 +71,7 @@ class Settled(Ordered, Api):
         """Bring quantities by unit and start."""
         metered = [
             {"unit": unit, "start": start, "kwh": value, "quality": "missing" if value is None else "measured",
-             "leaf": None if value is None else 1}
+             "leaf": None if value is None else 0}
             for (unit, start), value in kwh.items()
         ]  # fmt: skip
         return self.do("metered.bring", actor="field", log=LOG, log_size=log_size, metered=metered, **more)

@@ -234,8 +234,15 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         "id unit day owners providers method method_version fingerprint record start kwh log_size note version",
         METERED, PLATFORM | FOLLOWS,
     ),
+    "ready_day": _rows("id band day provider log shares", MARKET | {R.PROVIDER}, PLATFORM | FOLLOWS),
     "settlement_terms": _rows("id terms", MEMBERS, MARKET),
     "billing_details": _rows("id details", ITSELF | MARKET, ITSELF | MARKET),
+    "owner_contract": {
+        **_rows("id unit provider share eur_mwh penalty_share from_day", SIDES | MARKET, {R.PROVIDER}),
+        **_rows("owner", SIDES | MARKET, FOLLOWS),
+        **_rows("until_day", SIDES | MARKET, SIDES),
+        **_rows("agreed", SIDES | MARKET, {R.OWNER}),
+    },
     "settlement_run": {
         **_rows("id period number first_day last_day", MARKET, MARKET | FOLLOWS),
         **_rows("at by inputs deliveries unmetered lines corrected paid_cents received_cents fee_cents rounding_cents "

@@ -88,8 +88,35 @@ class BaselineDay:
     version: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The share of the quarter-hour from `start` in which capacity was ready, 0 to 1; `log_size`, `version` as of a
+    `Quantity`."""
+
+    start: datetime
+    share: Decimal
+    log_size: int
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyDay:
+    """How ready a group or unit, the `band`, held its capacity on a delivery day; `id` as "GROUP-1@2026-07-05". `log`:
+    origin of the log that proves it."""
+
+    id: str
+    band: str
+    day: date
+    provider: str
+    log: str
+    shares: tuple[Readiness, ...]
+
+    def at(self, start: datetime) -> Readiness | None:
+        return next((one for one in self.shares if one.start == start), None)
+
+
 def day_id(unit: str, day: date) -> str:
-    """Id of what was metered of a unit on a local day, and of its baseline."""
+    """Id of what was metered of a unit on a local day, of its baseline, and of how ready a band was."""
     return f"{unit}@{day.isoformat()}"
 
 
@@ -121,6 +148,34 @@ class BillingDetails:
 
     id: str
     details: Details
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerContract:
+    """What a provider pays on to the owner of a unit, in periods that lie wholly from `from_day` to `until_day` (None:
+    no end yet); see `coflex.settlement.inputs.Contract`. The provider offers it, `agreed` since the owner did."""
+
+    id: str
+    unit: str
+    provider: str
+    owner: str
+    share: Decimal
+    eur_mwh: Decimal
+    penalty_share: Decimal
+    from_day: date
+    until_day: date | None = None
+    agreed: datetime | None = None
+
+    def covers(self, first: date, last: date) -> bool:
+        """Whether it counts for a period."""
+        ends = self.until_day is None or last <= self.until_day
+        return self.agreed is not None and self.from_day <= first and ends
+
+    def meets(self, other: OwnerContract) -> bool:
+        """Whether some day is in both, of one unit and provider."""
+        same = (self.unit, self.provider) == (other.unit, other.provider)
+        begins = max(self.from_day, other.from_day)
+        return same and all(one.until_day is None or begins <= one.until_day for one in (self, other))
 
 
 # ---------------------------------------------------------------- runs
@@ -274,8 +329,10 @@ def lines_in(kept: Kept | None) -> tuple[Line, ...]:
 RECORDS: dict[str, type[object]] = {
     "metered_day": MeteredDay,
     "baseline_day": BaselineDay,
+    "ready_day": ReadyDay,
     "settlement_terms": SettlementTerms,
     "billing_details": BillingDetails,
+    "owner_contract": OwnerContract,
     "settlement_run": SettlementRun,
     "settlement_kept": Kept,
     "statement": StatementEntry,

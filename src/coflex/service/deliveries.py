@@ -4,6 +4,7 @@
     parts of one offer        ->  its awards' price steps, the cheapest first, in the order of the orders and units
     parts of one unit         ->  one delivery for each session and product, judged once
     an order's rest           ->  a delivery of its own: what no unit was told to give, or failed and nobody replaced
+    an award of capacity      ->  a delivery of what its group or unit held ready
 
 Energies to 0.001 kWh. A set point that lies in the past counts as carried out: what was not done shows in the meter.
 """
@@ -29,20 +30,40 @@ from coflex.register.activations import ActivationOrder, OrderKind
 from coflex.register.market import SessionEntry
 from coflex.register.packing import canonical
 from coflex.register.products import ProductEntry
-from coflex.register.settlement import BaselineDay, DisputeEntry, LeftOut, MeteredDay, Quantity, day_id
+from coflex.register.settlement import (
+    BaselineDay,
+    DisputeEntry,
+    LeftOut,
+    MeteredDay,
+    OwnerContract,
+    Quantity,
+    ReadyDay,
+    day_id,
+)
 from coflex.service.gates import plan_of
 from coflex.service.orders import awards_of, quarter, set_points, spans
 from coflex.service.relations import operators
-from coflex.service.settling import NOMINATED, Period, nominated, proof, rule_in, terms_of, zone_of
+from coflex.service.settling import (
+    NOMINATED,
+    Period,
+    capacity_of,
+    nominated,
+    proof,
+    rule_in,
+    sessions_around,
+    terms_of,
+    zone_of,
+)
 from coflex.service.state import State
 from coflex.settlement.dispute import Change, change
 from coflex.settlement.dispute import State as DisputeState
 from coflex.settlement.document import By, Need, Payer, Rule
-from coflex.settlement.inputs import ZERO, Bought, Delivery, Inputs
+from coflex.settlement.inputs import ZERO, Bought, Contract, Delivery, Held, Inputs
 
 PLATFORM = "platform"  # who earns the fees where nobody operates the market
 MINUTES = 15
-_MICROSECOND = timedelta(microseconds=1)
+STAMP = "%Y%m%dT%H%MZ"  # of an instant, in the id of a delivery
+_MICROSECOND, _MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 _KW_US_PER_KWH = Decimal(3_600_000_000)
 _VOLTAGE, _CONGESTION = frozenset({Service.VOLTAGE}), frozenset({Service.CONGESTION, Service.VOLTAGE})
 
@@ -61,14 +82,21 @@ class Prepared:
 
     @property
     def unmetered(self) -> tuple[str, ...]:
-        """Deliveries of which a reading or a baseline is missing, by id."""
+        """Deliveries of which a reading, a baseline or the readiness is missing, by id."""
         rules = self.rules
-        return tuple(one.id for one in self.inputs.deliveries if one.response_kwh(rules[one.rule]) is None)
+        return tuple(one.id for one in self.inputs.deliveries if _lacks(one, rules[one.rule]))
 
     @property
     def digest(self) -> str:
         """SHA-256, hexadecimal, of inputs and documents in canonical JSON."""
         return sha256(contents(self.inputs, self.documents)).hexdigest()
+
+
+def _lacks(delivery: Delivery, rule: Rule) -> bool:
+    if delivery.bought and delivery.response_kwh(rule) is None:
+        return True
+    by_readiness = rule.availability is not None and bool(rule.availability.by_readiness)
+    return by_readiness and any(one.ready_share is None for one in delivery.held)
 
 
 def contents(inputs: Inputs, documents: Mapping[str, str]) -> bytes:
@@ -85,7 +113,7 @@ def prepare(state: State, period: Period, before: Prepared | None = None) -> Pre
     scene = _Scene(state, period, before)
     for order in state.all(ActivationOrder):
         scene.take(order)
-    deliveries = {one.id: one for one in scene.deliveries()}
+    deliveries = {one.id: one for one in (*scene.deliveries(), *scene.capacity())}
     for dispute in _decided(state, period):
         found = deliveries.get(delivery_named(dispute.line))
         if found is not None:
@@ -93,7 +121,8 @@ def prepare(state: State, period: Period, before: Prepared | None = None) -> Pre
     known = (before.inputs.platform,) if before is not None else operators(state, Role.MARKET_OPERATOR)
     platform = next(iter(known), PLATFORM)
     ordered = tuple(deliveries[name] for name in sorted(deliveries))
-    return Prepared(Inputs(period.name, ordered, platform=platform), scene.documents, tuple(scene.left_out))
+    inputs = Inputs(period.name, ordered, scene.contracts(), platform=platform)
+    return Prepared(inputs, scene.documents, tuple(scene.left_out))
 
 
 def _decided(state: State, period: Period) -> list[DisputeEntry]:
@@ -176,7 +205,7 @@ class _Part:
         """Parts with one key are one delivery."""
         order = self.order
         own = (order.id,) if self.rest else (self.unit,)
-        return (order.session, order.product, *own, order.direction.value, self.start.strftime("%Y%m%dT%H%MZ"))
+        return (order.session, order.product, *own, order.direction.value, self.start.strftime(STAMP))
 
 
 @dataclass(slots=True)
@@ -203,6 +232,7 @@ class _Scene:
     documents: dict[str, str] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     _parts: list[_Part] = field(default_factory=list)
+    _owners: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     _products: dict[str, str] = field(default_factory=dict)
     _plans: dict[str, SessionPlan] = field(default_factory=dict)
     _rules: dict[tuple[str, date], tuple[Rule, tuple[str, ...]]] = field(default_factory=dict)
@@ -221,6 +251,7 @@ class _Scene:
         entry = self.state.get(SessionEntry, order.session)
         points = set_points(self.state, order.id)
         for point in points:
+            self._owners.setdefault((point.unit, point.provider), set()).add(point.owner)
             off = energies(limited(order, point.unit), starts, ends)
             for start, energy in energies(point.profile, starts, ends).items():
                 part = _Part(order, entry, point.unit, point.id, start, energy, off.get(start, ZERO))
@@ -230,6 +261,15 @@ class _Scene:
         for start, energy in energies(rest, starts, ends).items():
             sold = order.unit or order.group or order.offer
             self._parts.append(_Part(order, entry, sold, order.id, start, energy, ZERO, rest=True))
+
+    def contracts(self) -> tuple[Contract, ...]:
+        """What providers pay on to owners: by contracts that hold the whole period, of units that nobody else owned."""
+        return tuple(
+            Contract(one.unit, one.provider, one.owner, one.share, one.eur_mwh, one.penalty_share)
+            for one in self.state.all(OwnerContract)
+            if one.covers(self.period.first, self.period.last)
+            and self._owners.get((one.unit, one.provider)) == {one.owner}
+        )
 
     # ------------------------------------------------------------ parts to deliveries
 
@@ -309,6 +349,47 @@ class _Scene:
             evidence=Evidence(offer=order.offer, set_point=names),
         )
         return _without_a_unit(made, rule) if first.rest else made
+
+    # ------------------------------------------------------------ capacity
+
+    def capacity(self) -> Iterator[Delivery]:
+        """What was held ready: a delivery for each session, product, band, direction and quarter-hour."""
+        starts, ends = self.period.starts, self.period.ends
+        for entry in sessions_around(self.state, self.period.first, self.period.last):
+            for band, awards in capacity_of(self.state, entry).items():
+                grouped: dict[tuple[str, ...], list[Award]] = {}
+                for one in awards:
+                    if starts <= one.start < ends:
+                        place = (entry.id, one.product, band, one.direction.value, one.start.strftime(STAMP))
+                        grouped.setdefault(place, []).append(one)
+                for key, mine in grouped.items():
+                    yield self._held(".".join(key), entry, band, mine)
+
+    def _held(self, id: str, entry: SessionEntry, band: str, awards: Sequence[Award]) -> Delivery:
+        first, plan = awards[0], self._plan(entry)
+        there = self.state.find(ReadyDay, day_id(band, first.start.astimezone(self.zone).date()))
+        ready = there.at(first.start) if there is not None else None
+        share = ready.share if ready is not None else None
+        evidence = Evidence(offer=first.offer)
+        if there is not None and ready is not None:
+            evidence = replace(evidence, measurements=there.log, log_size=ready.log_size)
+        return Delivery(
+            id=id,
+            rule=self._terms(first.product, first.start)[0].id,
+            unit=band,
+            provider=first.provider,
+            buyer=first.buyer,
+            session=entry.id,
+            need=need_of(plan),
+            start=first.start,
+            minutes=int(plan.horizon.step / _MINUTE),
+            direction=first.direction,
+            held=tuple(
+                Held(f"{one.offer}.{one.step}", Decimal(one.quantity_kw), one.price_eur_mwh, share) for one in awards
+            ),
+            roles={Payer(plan.session.buyers[0].value): first.buyer},
+            evidence=evidence,
+        )
 
     # ------------------------------------------------------------ what was metered
 

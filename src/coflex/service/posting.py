@@ -34,7 +34,7 @@ from coflex.settlement.inputs import Inputs
 from coflex.settlement.invoice import Invoice
 
 # Deliveries of one run: about a second of the machine's time, in which nobody's offer is taken.
-MOST_DELIVERIES = 10_000
+MOST_DELIVERIES = 5_000
 
 
 # ---------------------------------------------------------------- what was posted

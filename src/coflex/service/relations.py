@@ -40,6 +40,8 @@ from coflex.register.settlement import (
     DisputeEntry,
     InvoiceEntry,
     MeteredDay,
+    OwnerContract,
+    ReadyDay,
     StatementEntry,
 )
 from coflex.service.index import index
@@ -353,7 +355,7 @@ def _set_point(entry: SetPointEntry) -> Pairs:
     yield from _ordered(entry)
 
 
-def _backup(entry: Backup) -> Pairs:
+def _of_both_sides(entry: Backup | OwnerContract) -> Pairs:
     return ((entry.owner, Relation.OWNER), (entry.provider, Relation.PROVIDER))
 
 
@@ -433,12 +435,14 @@ KIN: dict[type[Record], Kin] = {
     Agreement: Kin(_agreement),
     ActivationOrder: Kin(_ordered),
     SetPointEntry: Kin(_set_point),
-    Backup: Kin(_backup),
+    Backup: Kin(_of_both_sides),
     Regulation: Kin(_ordered),
     Device: Kin(_device, _by_its_own_unit, _devices_of_units, _UNITS),
     DataGrant: Kin(_data_grant),
     MeteredDay: Kin(_metered, _by_grants, _granted_days(MeteredDay), (DataGrant, market.Market)),
     BaselineDay: Kin(_metered, _by_grants, _granted_days(BaselineDay), (DataGrant, market.Market)),
+    OwnerContract: Kin(_of_both_sides),
+    ReadyDay: Kin(lambda entry: ((entry.provider, Relation.PROVIDER),)),
     StatementEntry: Kin(_itself),
     BillingDetails: Kin(lambda entry: ((entry.id, Relation.ITSELF),)),
     InvoiceEntry: Kin(_owing),

@@ -1,43 +1,49 @@
 """What settlement needs beside the orders: periods, terms of products, what the field has to bring (SET-01, SET-02).
 
-Metered quantities and baselines are computed outside of the machine, where the tables of measurements are. The protocol
-is that of set points the other way round: `due` says what is missing, the field worker computes it and hands it in by
-the verb `metered.bring`, and what was brought is due no more. Whatever is brought twice changes nothing, so a worker
-that was stopped begins again with `due`. A correction of readings is brought in the same way, unasked.
+Metered quantities, baselines and readiness are computed outside of the machine, where the tables of measurements are.
+The protocol is that of set points the other way round: `due` (and `due_ready` for capacity) says what is missing, the
+field worker computes it and hands it in by the verb `metered.bring` (a baseline by `verbs.metered.form_of`), and what
+was brought is due no more. Whatever is brought twice changes nothing, so a worker that was stopped begins again with
+`due`. A correction of readings is brought in the same way, unasked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
+from math import isfinite, nan
 from zoneinfo import ZoneInfo
 
 from coflex.activation.profile import between
+from coflex.domain.clearing import Award
 from coflex.domain.errors import Finding, Refused
-from coflex.domain.product import PricingRule, Product
+from coflex.domain.product import PricingRule, Product, QuantityKind
 from coflex.domain.reading import Quality
 from coflex.domain.time import Axis, delivery_day, midnight
 from coflex.domain.unit import Scope
-from coflex.metering.baselines.document import allowed_methods, load_method
+from coflex.metering.baselines.document import MethodDocument, allowed_methods, load_method
 from coflex.qualification.requirements import usual_procedure
 from coflex.register.activations import ActivationOrder, SetPointEntry
 from coflex.register.devices import Device
 from coflex.register.market import Market, SessionEntry
 from coflex.register.prequalification import ProductProcedure
 from coflex.register.products import ProductEntry
-from coflex.register.settlement import BaselineDay, MeteredDay, SettlementTerms, Terms, day_id
+from coflex.register.resources import GroupEntry
+from coflex.register.settlement import BaselineDay, MeteredDay, ReadyDay, SettlementTerms, Terms, day_id
 from coflex.service.index import index
 from coflex.service.ledger import by_unit
-from coflex.service.orders import quarter, recent, spans
+from coflex.service.orders import awards_of, quarter, recent, spans
 from coflex.service.state import State
-from coflex.settlement.document import By, Delivered, Need, Payer, Penalty, PenaltyKind, Rule, Source
+from coflex.settlement.document import Availability, By, Delivered, Need, Payer, Penalty, PenaltyKind, Rule, Source
 from coflex.settlement.reading import read_rule
 
 NOMINATED = "nominated"
+ZERO, ONE = Decimal(0), Decimal(1)
 # So long after its day a quarter-hour without a reading is asked for again.
 ASKED_AGAIN = timedelta(days=45)
 _PERIOD = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?").fullmatch
@@ -88,6 +94,12 @@ def rule_in(document: str) -> Rule:
     return read_rule(document, "rule")
 
 
+@lru_cache(maxsize=64)
+def method(name: str) -> MethodDocument:
+    """A baseline method that comes with the platform, read once. Raises CoflexError on an unknown id."""
+    return load_method(name)
+
+
 def service_of(state: State, product: Product) -> str:
     """What a product is bought for, as the document of allowed baselines names it."""
     own = state.find(ProductProcedure, product.id)
@@ -109,20 +121,22 @@ def _catalogue(product: Product, service: str) -> Terms:
 
 
 def rule_of_catalogue(product: Product) -> Rule:
-    """The rule that the catalogue's own terms make: a global product by requested response, a local one by metered
-    response, with its tolerance and its penalty; at the award's price, whoever bought pays, and no fee."""
+    """The rule that the catalogue's own terms make: capacity by its readiness, energy of a global product by requested
+    and of a local one by metered response, with its tolerance and its penalty; at the award's price, whoever bought
+    pays, and no fee."""
     name = _UNKNOWN_NAME.sub("-", product.id.lower())
     if name != product.id:
         name += f"-{sha256(product.id.encode()).hexdigest()[:8]}"
     share = product.penalty_share
+    by = By.REQUESTED if product.scope is Scope.GLOBAL else By.METERED
+    held = product.kind is QuantityKind.ACTIVE_CAPACITY
     return Rule(
         id=f"catalogue-{name}",
         version=1,
         title=f"{product.id}, as the catalogue says",
         source=Source(document="catalogue", section=product.id),
-        delivered=Delivered(
-            by=By.REQUESTED if product.scope is Scope.GLOBAL else By.METERED, tolerance=product.tolerance
-        ),
+        delivered=Delivered(by=By.AVAILABILITY if held else by, tolerance=product.tolerance),
+        availability=Availability(by_readiness=((ZERO, ZERO), (ONE, ONE))) if held else None,
         pricing=PricingRule.PAY_AS_CLEAR,
         penalty=Penalty(kind=PenaltyKind.SHARE, share=share) if share else Penalty(kind=PenaltyKind.NONE),
         payers={need: Payer.BUYER for need in Need if need is not Need.SHARED},
@@ -275,8 +289,8 @@ def _baseline_asked(
     foreseen = nominated(state, unit, state.get(SessionEntry, first.session), axis)
     if methods[0] == NOMINATED and all(foreseen[axis.position(start)] is not None for start in event):
         return None
-    oldest = day - timedelta(days=max(load_method(name).days.oldest for name in methods))
-    nomination = tuple(float("nan") if one is None else one for one in foreseen)
+    oldest = day - timedelta(days=max(method(name).days.oldest for name in methods))
+    nomination = tuple(nan if one is None else one for one in foreseen)
     known = any(one is not None for one in foreseen)
     return BaselineAsked(methods, event, first.ordered_at, oldest, nomination if known else ())
 
@@ -287,8 +301,10 @@ def nominated(state: State, unit: str, entry: SessionEntry, axis: Axis) -> tuple
     series = recent(state, f"nomination of {entry.id}", lambda: by_unit(state, entry, "nomination"))
     if series is None or unit not in series.names:
         return (None,) * len(axis)
-    row, known = series.row(unit), series.axis
-    return tuple(float(row[known.position(start)]) if known.covers(start) else None for start in axis)
+    row, known = series.row(unit).tolist(), series.axis
+    first, each = (axis.start - known.start) // axis.step, known.step // axis.step
+    places = ((first + k) // each for k in range(len(axis)))
+    return tuple(row[place] if 0 <= place < len(row) and isfinite(row[place]) else None for place in places)
 
 
 @dataclass(eq=False)
@@ -326,6 +342,104 @@ class _Wanted:
 
     def other_terms(self, before: SettlementTerms | None, after: SettlementTerms | None) -> None:
         self.anew = True
+
+
+# ---------------------------------------------------------------- capacity held ready
+
+
+def capacity_of(state: State, entry: SessionEntry) -> Mapping[str, tuple[Award, ...]]:
+    """What a session bought for good as active capacity, by the group or unit that holds it ready."""
+
+    def make() -> dict[str, tuple[Award, ...]]:
+        found: dict[str, list[Award]] = {}
+        for awards in awards_of(state, entry).values():
+            product = state.find(ProductEntry, awards[0].product)
+            if product is not None and product.product.kind is QuantityKind.ACTIVE_CAPACITY:
+                for one in awards:
+                    found.setdefault(one.group or one.unit or one.offer, []).append(one)
+        return {band: tuple(found[band]) for band in sorted(found)}
+
+    # what a product is bought as never changes, so what is kept hangs on outcomes alone
+    return recent(state, f"capacity of {entry.id}", make) if entry.outcome else {}
+
+
+def sessions_around(state: State, first: date, last: date) -> tuple[SessionEntry, ...]:
+    """Sessions that may have bought something for the local days from first to last, by delivery day and id."""
+    found = index(state, SessionEntry, "delivery day", lambda one: (one.day.isoformat(),))
+    days = (first + timedelta(days=k) for k in range(-1, (last - first).days + 2))
+    return tuple(entry for day in days for entry in found.at(day.isoformat()))
+
+
+def held_ready(state: State, day: date) -> dict[str, dict[datetime, Award]]:
+    """Who holds capacity ready on a local day: group or unit -> start -> an award."""
+    zone = zone_of(state)
+    found: dict[str, dict[datetime, Award]] = {}
+    for entry in sessions_around(state, day, day):
+        for band, awards in capacity_of(state, entry).items():
+            for one in awards:
+                if one.start.astimezone(zone).date() == day:
+                    found.setdefault(band, {})[one.start] = one
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyDue:
+    """Readiness that is to be brought of a group or unit for a local day that is over: the share of each of these
+    quarter-hours in which its capacity was ready. `units`: of the group, or the unit itself."""
+
+    band: str
+    day: date
+    units: tuple[str, ...]
+    quarters: tuple[datetime, ...]
+
+
+def due_ready(
+    state: State, now: datetime, after: tuple[date, str] | None = None, limit: int = 1_000
+) -> tuple[ReadyDue, ...]:
+    """Readiness that the field worker is to bring, by day and band, of days that are over; as `due` does."""
+    wanted = state.attached("capacity of the field", lambda: _Capacity.watching(state))
+    found: list[ReadyDue] = []
+    for day in sorted(wanted.days):
+        if midnight(day + timedelta(days=1), wanted.zone) > now:
+            break
+        held = held_ready(state, day)
+        lacking = [one for band in held if (one := _ready_due(state, band, day, held[band])) is not None]
+        if not lacking:
+            wanted.days.discard(day)
+        found += [one for one in lacking if after is None or (one.day, one.band) > after]
+        if len(found) >= limit:
+            break
+    return tuple(found[:limit])
+
+
+def _ready_due(state: State, band: str, day: date, held: Mapping[datetime, Award]) -> ReadyDue | None:
+    there = state.find(ReadyDay, day_id(band, day))
+    known = {one.start for one in there.shares} if there is not None else set()
+    lacking = tuple(sorted(set(held) - known))
+    group = state.find(GroupEntry, band)
+    return ReadyDue(band, day, group.group.units if group is not None else (band,), lacking) if lacking else None
+
+
+@dataclass(eq=False)
+class _Capacity:
+    """Local days for which sessions with a result may have bought capacity nobody knows the readiness of."""
+
+    zone: ZoneInfo
+    days: set[date] = field(default_factory=set)
+
+    @classmethod
+    def watching(cls, state: State) -> _Capacity:
+        made = cls(zone_of(state))
+        for entry in state.all(SessionEntry):
+            made.written(None, entry)
+        state.watch(SessionEntry, made.written)
+        state.watch(ReadyDay, made.written)
+        return made
+
+    def written(self, before: SessionEntry | ReadyDay | None, after: SessionEntry | ReadyDay | None) -> None:
+        for one in (before, after):
+            if isinstance(one, ReadyDay) or (one is not None and one.outcome):
+                self.days |= {one.day + timedelta(days=k) for k in (-1, 0, 1)}
 
 
 def proof(one: BaselineDay) -> str:

@@ -1,6 +1,6 @@
-"""Metered quantities and baselines, brought from the field for settlement (SET-01, SET-02).
+"""Metered quantities, baselines and readiness, brought from the field for settlement (SET-01, SET-02).
 
-What `coflex.service.settling.due` asks for comes in here, by the platform's own `field`. The same again changes
+What `coflex.service.settling` says to be due comes in here, by the platform's own `field`. The same again changes
 nothing; what a larger log says otherwise supersedes, and every version stays in the journal. A quantity of a
 quarter-hour in which nothing was ordered of its unit is not taken: the platform keeps what settlement needs.
 """
@@ -11,24 +11,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
+from hashlib import sha256
 from string import hexdigits
 from typing import Annotated
 
 import msgspec
 
-from coflex.domain.errors import Finding, refuse
+from coflex.domain.errors import CoflexError, Finding, refuse
 from coflex.domain.party import Role
 from coflex.domain.reading import Quality
 from coflex.domain.time import delivery_day
-from coflex.metering.baselines.document import MethodDocument, load_method, methods
-from coflex.metering.delivery import WATT_HOUR
+from coflex.metering.baselines.record import BaselineRecord
+from coflex.metering.delivery import WATT_HOUR, energies_kwh
 from coflex.register.activations import ActivationOrder, SetPointEntry
-from coflex.register.settlement import BaselineDay, MeteredDay, Quantity, day_id
+from coflex.register.packing import canonical
+from coflex.register.settlement import BaselineDay, MeteredDay, Quantity, Readiness, ReadyDay, day_id
 from coflex.service.machine import Context, Outcome, Verb
 from coflex.service.orders import Draft
 from coflex.service.relations import operators
-from coflex.service.settling import called, methods_of, quarters, zone_of
+from coflex.service.settling import called, held_ready, method, methods_of, quarters, zone_of
 from coflex.service.state import State
 from coflex.service.verbs.order_forms import Instant, text_faults, utc
 from coflex.service.verbs.resource_forms import Form
@@ -66,6 +67,28 @@ class BaselineForm(Form, frozen=True):
     note: str = ""
 
 
+class ReadyForm(Form, frozen=True):
+    """The share, 0 to 1, of the quarter-hour from `start` in which a group or unit had its capacity ready."""
+
+    band: str
+    start: Instant
+    share: Decimal
+
+
+def form_of(made: BaselineRecord) -> BaselineForm:
+    """What is brought of a baseline that was computed: its kWh, and SHA-256 of the record in canonical JSON."""
+    return BaselineForm(
+        unit=made.unit,
+        day=made.day,
+        method=made.method,
+        method_version=made.version,
+        fingerprint=made.fingerprint,
+        record=sha256(canonical(made)).hexdigest(),
+        kwh=energies_kwh(made.values_kw),
+        note=made.note,
+    )
+
+
 class Bring(Form, frozen=True):
     """What was computed from the first `log_size` entries of a log of measurements; `log`: its origin."""
 
@@ -73,6 +96,7 @@ class Bring(Form, frozen=True):
     log_size: Size
     metered: Annotated[tuple[QuantityForm, ...], msgspec.Meta(max_length=MOST_AT_ONCE)] = ()
     baselines: Annotated[tuple[BaselineForm, ...], msgspec.Meta(max_length=MOST_AT_ONCE)] = ()
+    ready: Annotated[tuple[ReadyForm, ...], msgspec.Meta(max_length=MOST_AT_ONCE)] = ()
 
 
 class Brought(msgspec.Struct, frozen=True):
@@ -97,6 +121,11 @@ def _bring(state: State, context: Context, form: Bring) -> Outcome:
         _metered(draft, count, form, unit, day, mine)
     for base in sorted(form.baselines, key=lambda one: (one.day, one.unit)):
         _baseline(draft, count, form, base)
+    bands: dict[Place, list[ReadyForm]] = {}
+    for share in form.ready:
+        bands.setdefault((share.band, share.start.astimezone(zone).date()), []).append(share)
+    for (band, day), given in sorted(bands.items()):
+        _ready(draft, count, form, band, day, given)
     told = Brought(count.taken, count.same, tuple(sorted(count.stale)), tuple(sorted(count.unknown)))
     return draft.outcome(told)
 
@@ -160,6 +189,35 @@ def _baseline(draft: Draft, count: _Count, form: Bring, one: BaselineForm) -> No
         _tell(draft, "baseline.brought", after, corrected=before is not None)
 
 
+def _ready(draft: Draft, count: _Count, form: Bring, band: str, day: date, mine: Iterable[ReadyForm]) -> None:
+    """How ready a band was on a day, into the draft."""
+    held = held_ready(draft.state, day).get(band, {})
+    before = draft.state.find(ReadyDay, day_id(band, day))
+    known = {one.start: one for one in before.shares} if before is not None else {}
+    after = dict(known)
+    for one in mine:
+        start = utc(one.start, "start")
+        there, name = known.get(start), f"{band}@{start.isoformat()}"
+        if start not in held:
+            count.unknown.append(name)
+        elif there is not None and there.share == one.share:
+            count.same += 1
+        elif there is not None and form.log_size < there.log_size:
+            count.stale.append(name)
+        else:
+            version = there.version + 1 if there is not None else 1
+            after[start] = Readiness(start, one.share, form.log_size, version)
+            count.taken += 1
+    if after != known:
+        provider = next(iter(held.values())).provider
+        shares = tuple(after[start] for start in sorted(after))
+        entry = ReadyDay(day_id(band, day), band, day, provider, form.log, shares)
+        draft.put(entry)
+        corrected = any(after[start] != known[start] for start in known)
+        audience = (provider, *(operators(draft.state, Role.MARKET_OPERATOR) if corrected else ()))
+        draft.tell("readiness.brought", entry.id, audience, band=band, day=day, corrected=corrected)
+
+
 def _owners(points: Iterable[SetPointEntry]) -> tuple[str, ...]:
     return tuple(sorted({one.owner for one in points}))
 
@@ -194,6 +252,7 @@ def _faults(state: State, form: Bring) -> Iterator[Finding]:
         yield from _number(f"{place}.kwh", one.kwh)
         if one.leaf is not None and one.leaf >= form.log_size:
             yield Finding(f"{place}.leaf", "leaf", f"The log has {form.log_size} entries; name one of them.")
+    yield from _ready_faults(form)
     days: set[Place] = set()
     for i, base in enumerate(form.baselines):
         if (base.unit, base.day) in days:
@@ -202,9 +261,20 @@ def _faults(state: State, form: Bring) -> Iterator[Finding]:
         yield from _baseline_faults(state, f"baselines[{i}]", base)
 
 
+def _ready_faults(form: Bring) -> Iterator[Finding]:
+    seen: set[tuple[str, datetime]] = set()
+    for i, one in enumerate(form.ready):
+        if (one.band, one.start) in seen:
+            yield Finding(f"ready[{i}]", "repeated", "The quarter-hour stands there twice; keep one.")
+        seen.add((one.band, one.start))
+        if not FIRST_YEAR <= one.start.year <= LAST_YEAR:
+            yield Finding(f"ready[{i}].start", "out_of_calendar", "No meter was read then; correct it.")
+        if not (one.share.is_finite() and 0 <= one.share <= 1):
+            yield Finding(f"ready[{i}].share", "out_of_range", "A share lies between 0 and 1; correct it.")
+
+
 def _baseline_faults(state: State, place: str, one: BaselineForm) -> Iterator[Finding]:
-    document = _document(one.method)
-    if document is None or (document.version, document.fingerprint) != (one.method_version, one.fingerprint):
+    if (one.method_version, one.fingerprint) != _version(one.method):
         message = f"The platform has not this document of '{one.method}'; compute by the one that comes with it."
         yield Finding(f"{place}.method", "method", message)
     if len(one.record) != 64 or set(one.record) - set(hexdigits.lower()):
@@ -220,9 +290,13 @@ def _baseline_faults(state: State, place: str, one: BaselineForm) -> Iterator[Fi
     yield from text_faults(f"{place}.note", one.note)
 
 
-@lru_cache(maxsize=64)
-def _document(method: str) -> MethodDocument | None:
-    return load_method(method) if method in methods() else None
+def _version(name: str) -> tuple[int, str] | None:
+    """Version and fingerprint of a method's document; None where there is no such method."""
+    try:
+        document = method(name)
+    except CoflexError:
+        return None
+    return document.version, document.fingerprint
 
 
 def _number(place: str, kwh: Decimal | None) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Finding, NotFound, NotReady, Refused, refuse
 from coflex.domain.party import Role
+from coflex.domain.statement import Cause
 from coflex.metering.baselines.document import allowed_methods, check_allowed, methods
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
@@ -30,7 +31,7 @@ from coflex.register.settlement import (
     lines_in,
     packed,
 )
-from coflex.service.machine import Context, Outcome, Verb, encode
+from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
 from coflex.service.orders import Draft
 from coflex.service.ports import Note
 from coflex.service.posting import (
@@ -210,7 +211,7 @@ def _run(state: State, context: Context, form: FirstRun) -> Outcome:
             f"Of {len(lacking)} deliveries a reading or a baseline is missing, first of {lacking[0]}.",
             "Wait for them, or settle what there is with 'incomplete'.",
         )
-    return _posted(state, context, found, "")
+    return _posted(state, context, found, "", CREATED)
 
 
 def _rerun(state: State, context: Context, form: Rerun) -> Outcome:
@@ -222,10 +223,7 @@ def _rerun(state: State, context: Context, form: Rerun) -> Outcome:
         raise NotReady(f"The period {period.name} was never settled.", "Settle it first.")
     found = propose(state, period)
     if found.digest != form.inputs:
-        raise Conflict(
-            f"The inputs of {period.name} are not {form.inputs[:12]}.. but {found.digest}.",
-            "Look at the preview of the period again.",
-        )
+        raise Conflict(f"The inputs of {period.name} are not those that were named.", "Look at its preview again.")
     if not found.run.lines:
         raise Conflict(f"Nothing of {period.name} has changed.", "There is nothing to post.")
     return _posted(state, context, found, form.reason)
@@ -236,9 +234,9 @@ def _no_reason(reason: str) -> Iterator[Finding]:
         yield Finding("reason", "empty", "Say why the period is settled again.")
 
 
-def _posted(state: State, context: Context, found: Proposed, reason: str) -> Outcome:
+def _posted(state: State, context: Context, found: Proposed, reason: str, status: int = DONE) -> Outcome:
     made = post(context, found, reason)
-    return Outcome(shown(state, context, made.run), made.records, made.notes, 201)
+    return Outcome(shown(state, context, made.run), made.records, made.notes, status)
 
 
 # ---------------------------------------------------------------- invoices
@@ -281,7 +279,12 @@ def _made(state: State, run: SettlementRun, form: IssueForm) -> tuple[Invoice, .
     sellers = {line.charge.seller for line in lines_in(state.find(Kept, run.id))}
     numbers = {name: len(invoices_by(state, name)) + 1 for name in sorted(sellers)}
     terms = PaymentTerms(form.issued, form.due_days)
-    made = issue(lines_in(state.find(Kept, run.id)), parties, run.period, terms, numbers, billed).invoices
+    # an owner that bills nobody is paid its share by its statement
+    lines = [
+        line for line in lines_in(state.find(Kept, run.id))
+        if line.charge.cause is not Cause.OWNER or line.charge.seller in parties
+    ]  # fmt: skip
+    made = issue(lines, parties, run.period, terms, numbers, billed).invoices
     refuse("The invoices", _number_faults(state, made))
     return made
 

@@ -31,6 +31,8 @@ from coflex.register.settlement import (
     Kept,
     LeftOut,
     MeteredDay,
+    OwnerContract,
+    ReadyDay,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -244,7 +246,8 @@ _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 _METERED = Room(
     "metered-quantities",
-    "What was metered of units in the quarter-hours in which something was ordered of them, and their baselines.",
+    "What was metered of units in the quarter-hours in which something was ordered of them, their baselines, and how "
+    "ready bought capacity was.",
     (
         Read(
             "/metered-days", MeteredDay, "Metered days of units that concern the caller.",
@@ -258,6 +261,9 @@ _METERED = Room(
         ),
         Read("/baseline-days/{baseline_day}", BaselineDay, "The baseline of a unit on a day; the id is unit@day."),
         History("/baseline-days/{baseline_day}/history", BaselineDay, "Every version of a baseline."),
+        Read("/ready-days", ReadyDay, "How ready groups and units held capacity.", {"band": "band", "day": "day"}),
+        Read("/ready-days/{ready_day}", ReadyDay, "How ready one was on a day; the id is band@day."),
+        History("/ready-days/{ready_day}/history", ReadyDay, "Every version: corrections supersede."),
     ),
 )  # fmt: skip
 
@@ -280,6 +286,33 @@ _TERMS = Room(
             "PUT", "/billing-details/{party}", "billing_details.set", "Say how a party's invoices name it.",
             BillingDetails, example={"name": "Flex Ltd", "street": "Via Roma 1", "postcode": "00100", "city": "Rome",
                                      "country": "IT", "vat_id": "IT12345678901", "vat_percent": "22"}, match=False,
+        ),
+    ),
+)  # fmt: skip
+
+_CONTRACTS = Room(
+    "owner-contracts",
+    "What providers pay on to the owners of units.",
+    (
+        Read(
+            "/owner-contracts", OwnerContract, "Contracts of the caller.",
+            {"unit": "unit", "provider": "provider", "owner": "owner"},
+        ),
+        Read("/owner-contracts/{owner_contract}", OwnerContract, "A contract."),
+        History("/owner-contracts/{owner_contract}/history", OwnerContract, "Every version of a contract."),
+        Write(
+            "POST", "/owner-contracts", "owner_contract.offer", "Offer a contract to the owner of one's unit.",
+            OwnerContract, 201, "/owner-contracts/{id}",
+            {"unit": "UNIT-1", "from_day": "2026-08-01", "share": "0.6", "penalty_share": "0.2"},
+        ),
+        Write(
+            "POST", "/owner-contracts/{owner_contract}/agree", "owner_contract.agree", "Agree, as the owner.",
+            OwnerContract, example={},
+        ),
+        Write(
+            "POST", "/owner-contracts/{owner_contract}/end", "owner_contract.end",
+            "Name the last day on which it counts, as either side.", OwnerContract,
+            example={"until_day": "2026-12-31"},
         ),
     ),
 )  # fmt: skip
@@ -379,4 +412,4 @@ _DISPUTES = Room(
     ),
 )  # fmt: skip
 
-ROOMS = (_METERED, _TERMS, _RUNS, _INVOICES, _DISPUTES)
+ROOMS = (_METERED, _TERMS, _CONTRACTS, _RUNS, _INVOICES, _DISPUTES)
