@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,15 +33,17 @@ from coflex.ingest import Running
 from coflex.metering.baselines.compute import Asked, compute
 from coflex.metering.baselines.document import load_method
 from coflex.metering.baselines.record import BaselineRecord
-from coflex.metering.delivery import WATT_HOUR, energy_kwh
+from coflex.metering.delivery import WATT_HOUR
 from coflex.metering.eligibility import UnitCalendar
 from coflex.metering.quarters import QUALITIES, quarter_hours
+from coflex.register.packing import canonical
 from coflex.register.settlement import BaselineDay, MeteredDay, day_id
-from coflex.service.field import unit_at
+from coflex.service.field import points_of, unit_at
 from coflex.service.machine import encode
 from coflex.service.ports import Command
-from coflex.service.settling import Due, based_on, due, event_days, owed, zone_of
+from coflex.service.settling import Due, ReadyDue, based_on, due, due_ready, event_days, owed, zone_of
 from coflex.service.state import State
+from coflex.service.verbs.metered import BaselineForm, Bring, QuantityForm, ReadyForm, form_of
 
 BASELINES = "baselines"
 MOST_AT_ONCE, PAGE = 200, 1_000
@@ -49,6 +51,7 @@ AGAIN_S = 3_600.0
 ACTOR = "field"
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MS = timedelta(milliseconds=1)
+_TEN_THOUSANDTH = Decimal("0.0001")
 _MISSING = QUALITIES.index(Quality.MISSING)
 # Readings of an hour may begin before the day that they reach into.
 _BEFORE = timedelta(hours=1)
@@ -56,40 +59,52 @@ _BEFORE = timedelta(hours=1)
 
 @dataclass(frozen=True, eq=False)
 class Energies:
-    """Quarter-hours of points on a local day: kWh (injection positive, NaN where missing), index into QUALITIES, and
-    the last message that counts (-1: none). Shape (points, quarters)."""
+    """Quarter-hours of points on a local day: kWh (injection positive, NaN where missing), index into QUALITIES, the
+    last message that counts (-1: none), and the share of the time that was measured. Shape (points, quarters)."""
 
     kwh: Floats
     quality: NDArray[np.uint8]
     leaf: Ints
+    covered: Floats
+
+    @classmethod
+    def none(cls, points: int, quarters: int) -> Energies:
+        """Nothing is known."""
+        shape = points, quarters
+        missing = np.full(shape, _MISSING, np.uint8)
+        return cls(np.full(shape, np.nan), missing, np.full(shape, -1, np.int64), np.zeros(shape))
 
     def of(self, rows: Sequence[int]) -> Energies:
         """Those of a unit with these rows as its points: of each quarter the best, of equal ones the later point's.
         Shape (1, quarters)."""
-        kwh, quality = np.full(self.kwh.shape[1], np.nan), np.full(self.kwh.shape[1], _MISSING, np.uint8)
-        leaf = np.full(self.kwh.shape[1], -1, np.int64)
+        found = Energies.none(1, self.kwh.shape[1])
         for row in rows:
-            better = (self.quality[row] <= quality) & (self.quality[row] != _MISSING)
-            kwh[better], quality[better] = self.kwh[row][better], self.quality[row][better]
-            leaf[better] = self.leaf[row][better]
-        return Energies(kwh[None], quality[None], leaf[None])
+            one = slice(row, row + 1)
+            found._take(Energies(self.kwh[one], self.quality[one], self.leaf[one], self.covered[one]))
+        return found
+
+    def _take(self, other: Energies) -> None:
+        """Take over what is as good or better."""
+        better = (other.quality <= self.quality) & (other.quality != _MISSING)
+        self.kwh[better], self.quality[better] = other.kwh[better], other.quality[better]
+        self.leaf[better] = other.leaf[better]
+        np.maximum(self.covered, other.covered, out=self.covered)
 
 
 def energies_of(running: Running, points: Sequence[int], axis: Axis, size: int) -> Energies:
     """What points (ascending) told of a day, as of a log of `size`: energies where they sent them, else of power."""
     numbers, start = np.array(points, dtype=np.int64), (axis.start - _EPOCH) // _MS
-    shape = len(points), len(axis)
-    found = Energies(np.full(shape, np.nan), np.full(shape, _MISSING, np.uint8), np.full(shape, -1, np.int64))
+    found = Energies.none(len(points), len(axis))
     for quantity in (Quantity.ACTIVE_POWER_W, Quantity.ACTIVE_ENERGY_WH):
         table = running.intake.tables.read(quantity, axis.start - _BEFORE, axis.end, points, size)
         quarters = quarter_hours(columns_of(table), size, quantity is Quantity.ACTIVE_ENERGY_WH)
-        kwh, quality = quarters.grid(numbers, start, len(axis))
-        leaf = np.full(shape, -1, np.int64)
+        other = Energies.none(len(points), len(axis))
+        other.kwh[:], other.quality[:] = quarters.grid(numbers, start, len(axis))
         column = (quarters.start - start) // (QUARTER // _MS)
         here = (column >= 0) & (column < len(axis))
-        leaf[np.searchsorted(numbers, quarters.point[here]), column[here]] = quarters.leaf[here]
-        better = (quality <= found.quality) & (quality != _MISSING)
-        found.kwh[better], found.quality[better], found.leaf[better] = kwh[better], quality[better], leaf[better]
+        place = np.searchsorted(numbers, quarters.point[here]), column[here]
+        other.leaf[place], other.covered[place] = quarters.leaf[here], quarters.covered[here]
+        found._take(other)
     return found
 
 
@@ -112,17 +127,19 @@ class Bringer:
         wanted = self._wanted(state, self.desk.now(self.tenant))
         again = sorted(self._touched)[: MOST_AT_ONCE - len(wanted)]
         owing = [one for day, unit in again if (one := owed(state, unit, day)) is not None]
-        if wanted or owing:
+        held = due_ready(state, self.desk.now(self.tenant), None, MOST_AT_ONCE)
+        ready = [(one, tuple(points_of(state, unit) for unit in one.units)) for one in held]
+        if wanted or owing or ready:
             await self.desk.settled()
             zone, size = zone_of(state), self.running.size()
             units = [one.unit for one in (*wanted, *owing) if one.baseline is not None]
             events = {unit: event_days(state, unit) for unit in units}
-            form = await asyncio.to_thread(self._form, [*wanted, *owing], zone, events, size)
+            form = await asyncio.to_thread(self._form, [*wanted, *owing], ready, zone, events, size)
             news = _news(state, form)
-            if news["metered"] or news["baselines"]:
+            if news.metered or news.baselines or news.ready:
                 await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(news)))
         self._touched.difference_update(again)
-        return len(wanted) + len(owing)
+        return len(wanted) + len(owing) + len(ready)
 
     def corrected(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """Readings of points in [begin, end), ms, came late or are others now."""
@@ -153,16 +170,23 @@ class Bringer:
     # ---------------------------------------------------------------- on a thread
 
     def _form(
-        self, wanted: Sequence[Due], zone: ZoneInfo, events: Mapping[str, frozenset[date]], size: int
-    ) -> dict[str, Any]:
-        """What `metered.bring` takes."""
-        days = _Days(self.running, zone, sorted({point for one in wanted for point in one.points}), size)
-        days.read({day for one in wanted for day in _days(one)})
-        metered = [row for one in wanted for row in days.quantities(one)]
-        baselines = [self._baseline(one, days, events[one.unit]) for one in wanted if one.baseline is not None]
-        return {"log": self.running.origin, "log_size": size, "metered": metered, "baselines": baselines}
+        self,
+        wanted: Sequence[Due],
+        ready: Sequence[tuple[ReadyDue, tuple[tuple[int, ...], ...]]],
+        zone: ZoneInfo,
+        events: Mapping[str, frozenset[date]],
+        size: int,
+    ) -> Bring:
+        """What `metered.bring` takes. `ready`: with the points of each unit."""
+        points = {point for one in wanted for point in one.points} | {p for _, units in ready for u in units for p in u}
+        days = _Days(self.running, zone, sorted(points), size)
+        days.read({day for one in wanted for day in _days(one)} | {one.day for one, _ in ready})
+        metered = tuple(row for one in wanted for row in days.quantities(one))
+        baselines = tuple(self._baseline(one, days, events[one.unit]) for one in wanted if one.baseline is not None)
+        shares = tuple(row for one, units in ready for row in days.ready(one, units))
+        return Bring(self.running.origin, size, metered, baselines, shares)
 
-    def _baseline(self, one: Due, days: _Days, events: frozenset[date]) -> dict[str, Any]:
+    def _baseline(self, one: Due, days: _Days, events: frozenset[date]) -> BaselineForm:
         """The first method with enough readings, else the first one without values."""
         assert one.baseline is not None
         asked = one.baseline
@@ -178,23 +202,19 @@ class Bringer:
         )
         records = [compute(series, days.zone, wanted, load_method(name)) for name in asked.methods]
         made = next((record for record in records if _whole(record)), records[0])
-        return self._kept(one, made)
+        return self._kept(made)
 
-    def _kept(self, one: Due, made: BaselineRecord) -> dict[str, Any]:
+    def _kept(self, made: BaselineRecord) -> BaselineForm:
         """A record as it is brought, itself kept beside the log."""
-        body = encode(made)
-        digest = sha256(body).hexdigest()
+        if not _whole(made):
+            made = replace(made, values_kw=(), note=made.note or "There are not enough readings.")
+        form = form_of(made)
         folder = self.running.intake.log.folder / BASELINES
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{digest}.json"
+        path = folder / f"{form.record}.json"
         if not path.exists():
-            put(path, partial(_write, body), 0o600)
-        kwh = tuple(map(energy_kwh, made.values_kw)) if _whole(made) else ()
-        return {
-            "unit": one.unit, "day": one.day, "method": made.method, "method_version": made.version,
-            "fingerprint": made.fingerprint, "record": digest, "kwh": kwh,
-            "note": made.note if kwh or made.note else "There are not enough readings.",
-        }  # fmt: skip
+            put(path, partial(_write, canonical(made)), 0o600)
+        return form
 
 
 @dataclass(eq=False)
@@ -214,17 +234,27 @@ class _Days:
     def _of(self, one: Due, day: date) -> Energies:
         return self._read[day].of([self.points.index(point) for point in one.points])
 
-    def quantities(self, one: Due) -> list[dict[str, Any]]:
+    def quantities(self, one: Due) -> list[QuantityForm]:
         """The quarter-hours of a day that are due."""
         found, rows = self._of(one, one.day), []
         for start in one.quarters:
             at = one.axis.position(start)
             quality, leaf = QUALITIES[int(found.quality[0, at])], int(found.leaf[0, at])
             kwh = None if quality is Quality.MISSING else _exact(float(found.kwh[0, at]))
-            rows.append(
-                {"unit": one.unit, "start": start, "quality": quality, "kwh": kwh, "leaf": leaf if leaf >= 0 else None}
-            )
+            rows.append(QuantityForm(one.unit, start, quality, kwh, leaf if leaf >= 0 else None))
         return rows
+
+    def ready(self, one: ReadyDue, units: Sequence[Sequence[int]]) -> list[ReadyForm]:
+        """Of each quarter-hour the mean over the units of the share of its time in which their devices measured: a unit
+        that tells nothing is taken as not ready."""
+        axis, read = delivery_day(one.day, self.zone), self._read[one.day]
+        rows = [[self.points.index(point) for point in points] for points in units]
+        covered = np.array([read.covered[mine].max(axis=0, initial=0.0) for mine in rows])
+        mean = np.minimum(covered, 1.0).mean(axis=0)
+        return [
+            ReadyForm(one.band, start, Decimal(repr(float(mean[axis.position(start)]))).quantize(_TEN_THOUSANDTH))
+            for start in one.quarters
+        ]
 
     def series(self, one: Due, oldest: date) -> Series:
         """Mean power in kW of a unit from a day to the end of the due one."""
@@ -233,23 +263,21 @@ class _Days:
         return Series((one.unit,), Axis(delivery_day(oldest, self.zone).start, len(kw)), kw[None])
 
 
-def _news(state: State, form: dict[str, Any]) -> dict[str, Any]:
+def _news(state: State, form: Bring) -> Bring:
     """What of a form is not in the state already."""
     zone = zone_of(state)
-    metered = []
-    for row in form["metered"]:
-        day = state.find(MeteredDay, day_id(row["unit"], row["start"].astimezone(zone).date()))
-        there = day.at(row["start"]) if day is not None else None
-        if there is None or (there.kwh, there.quality) != (row["kwh"], row["quality"]):
-            metered.append(row)
-    baselines = []
-    for row in form["baselines"]:
-        base = state.find(BaselineDay, day_id(row["unit"], row["day"]))
-        if base is None or (base.method, base.fingerprint, base.kwh) != (
-            row["method"], row["fingerprint"], row["kwh"],
-        ):  # fmt: skip
-            baselines.append(row)
-    return form | {"metered": metered, "baselines": baselines}
+
+    def is_new(one: QuantityForm) -> bool:
+        day = state.find(MeteredDay, day_id(one.unit, one.start.astimezone(zone).date()))
+        there = day.at(one.start) if day is not None else None
+        return there is None or (there.kwh, there.quality) != (one.kwh, one.quality)
+
+    def is_other(one: BaselineForm) -> bool:
+        there = state.find(BaselineDay, day_id(one.unit, one.day))
+        return there is None or (there.method, there.fingerprint, there.kwh) != (one.method, one.fingerprint, one.kwh)
+
+    metered, baselines = tuple(filter(is_new, form.metered)), tuple(filter(is_other, form.baselines))
+    return msgspec.structs.replace(form, metered=metered, baselines=baselines)
 
 
 def _local(ms: int, zone: ZoneInfo) -> date:
