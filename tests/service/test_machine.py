@@ -118,6 +118,27 @@ def test_what_was_taken_can_be_taken_back() -> None:
 
 
 @pytest.mark.spec("PLAT-07")
+@pytest.mark.parametrize("fault", ["reply", "record", "twice", "outdated"])
+def test_a_verb_whose_outcome_cannot_be_kept_leaves_nothing_behind(fault: str) -> None:
+    undone = []
+
+    def act(state: State, context: Context, form: Form) -> Outcome:
+        made = _put(state, context, form)
+        others = {
+            "record": ((Market, "other", object()),),
+            "twice": ((Market, "market", None),),
+        }.get(fault, ())
+        reply = object() if fault == "reply" else {}
+        return Outcome(reply, (*made.records, *others), undo=lambda: undone.append(fault))  # type: ignore[arg-type]
+
+    made = machine()
+    made.verbs = VERBS | {"broken": Verb("broken", Form, act, PROVIDER, kind=Market)}
+    before, writes = list(made.tenants["t"].kinds()), made.writes
+    with pytest.raises((TypeError, ValueError, Outdated)):
+        made.apply(command("broken", expects=9 if fault == "outdated" else None), 2, START)
+    assert (list(made.tenants["t"].kinds()), made.writes, undone) == (before, writes, [fault])
+
+
 def test_what_needs_two_persons_only_waits() -> None:
     made = machine()
     with pytest.raises(Forbidden):

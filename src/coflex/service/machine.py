@@ -130,12 +130,13 @@ class Machine:
             if verb.two_persons and command.actor not in PLATFORM:
                 may_propose(state, command)
                 outcome = _propose(state, verb, command, context)
-            self.tenants.setdefault(command.tenant, state)
-            return self._write(state, outcome, number)
+            taken = self._write(state, outcome, number)
         except BaseException:
             if outcome.undo is not None:
                 outcome.undo()
             raise
+        self.tenants.setdefault(command.tenant, state)
+        return taken
 
     def take_back(self, tenant: str, taken: Taken) -> None:
         """Undo a command; the last one taken goes first."""
@@ -155,13 +156,14 @@ class Machine:
         written = [(kind, id) for kind, id, _ in outcome.records]
         if len(set(written)) < len(written):
             raise ValueError("a verb writes a record twice")
+        # Before anything is written: what has no bytes is a fault, and leaves the state as it was.
+        reply = encode(outcome.reply)
         changes, undo = [], []
         for kind, id, record in outcome.records:
-            name = KIND_OF[kind]
-            changes.append(Change(name, id, None if record is None else encode(record)))
-            undo.append(state.put(name, id, record, number))
+            changes.append(Change(KIND_OF[kind], id, None if record is None else encode(record)))
+        for kind, id, record in outcome.records:
+            undo.append(state.put(KIND_OF[kind], id, record, number))
             self.writes += 1
-        reply = encode(outcome.reply)
         return Taken(outcome.status, reply, tuple(changes), outcome.notes, tuple(undo), outcome.undo)
 
 
