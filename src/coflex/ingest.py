@@ -16,6 +16,7 @@ from typing import Any, Literal
 from starlette.types import ASGIApp
 
 from coflex.adapters.field.broker import Address, Door
+from coflex.adapters.field.stream import StreamDoor, check_url
 from coflex.adapters.measurements.certify import certificate
 from coflex.adapters.measurements.cosigning import Cosigning, Witness, read_witnesses
 from coflex.adapters.measurements.intake import BUCKETS, Intake
@@ -38,8 +39,8 @@ Tell = Callable[[str], None]
 class Settings:
     """How the ingest is run. `data`: its folder. `points`: the table of registered keys, CSV or Parquet. `origin`: the
     log's name, coflex/<tenant>/<log>. `senders`: CSV of SHA-256 of a token and owner, None: anybody may send. `mqtt`:
-    URL of a broker. `witnesses`: table of those whose cosignatures are asked for. `segment_bytes`: when a segment of
-    the log becomes tables."""
+    URL of a broker, `nats`: of a NATS server with JetStream. `witnesses`: table of those whose cosignatures are asked
+    for. `segment_bytes`: when a segment of the log becomes tables."""
 
     data: Path
     points: Path
@@ -50,6 +51,7 @@ class Settings:
     tls_key: Path | None = None
     senders: Path | None = None
     mqtt: str | None = None
+    nats: str | None = None
     witnesses: Path | None = None
     log_format: Literal["json", "text"] | None = None
     segment_bytes: int = SEGMENT_BYTES
@@ -76,6 +78,8 @@ def ingest(settings: Settings, tell: Tell) -> None:
     if settings.senders is not None:
         with settings.senders.open(newline="", encoding="utf-8") as file:
             senders = of_file(list(csv.reader(file)))
+    if settings.nats is not None:
+        check_url(settings.nats)
     witnesses = () if settings.witnesses is None else read_witnesses(settings.witnesses)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
@@ -102,7 +106,7 @@ async def _platform(
     running = open_ingest(settings.data, settings.origin, signers, clock, lines, settings.segment_bytes)
     running.witnessed(witnesses)
     asking = asyncio.create_task(running.cosigning.run()) if witnesses else None
-    door = None
+    doors: list[Door | StreamDoor] = []
     try:
         if running.intake.log.torn:
             tell(
@@ -110,11 +114,15 @@ async def _platform(
             )
         tell(f"{len(signers)} keys, log {settings.origin} of size {running.size()}, key {running.key()}")
         if broker is not None:
-            door = Door(running.intake, tenant, broker, running.owner_of, f"ingest/{settings.origin}", running.failed)
+            name = f"ingest/{settings.origin}"
+            doors.append(Door(running.intake, tenant, broker, running.owner_of, name, running.failed))
+        if settings.nats is not None:
+            doors.append(StreamDoor(running.intake, tenant, settings.nats, running.owner_of, running.failed))
+        for door in doors:
             await door.open()
         yield Limited(application(running, senders), listening.most_body)
     finally:
-        if door is not None:
+        for door in doors:
             await door.close()
         if asking is not None:
             asking.cancel()

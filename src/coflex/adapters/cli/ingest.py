@@ -20,7 +20,7 @@ class Ingest(Protocol):
 
     @property
     def Settings(self) -> Callable[..., Any]:  # noqa: N802  a class there
-        """data, points, origin, host, port, tls_cert, tls_key, senders, mqtt, witnesses, log_format"""
+        """data, points, origin, host, port, tls_cert, tls_key, senders, mqtt, nats, witnesses, log_format"""
         ...
 
     def ingest(self, settings: Any, tell: Callable[[str], None]) -> None:
@@ -58,6 +58,10 @@ def ingest(
         str | None,
         typer.Option(metavar="URL", envvar="COFLEX_MQTT", help="Broker: mqtt://user:password@host:1883, or mqtts://."),
     ] = None,
+    nats: Annotated[
+        str | None,
+        typer.Option(metavar="URL", envvar="COFLEX_NATS", help="NATS with JetStream: nats://user:password@host:4222."),
+    ] = None,
     witnesses: Annotated[
         Path | None,
         typer.Option(
@@ -84,6 +88,7 @@ def ingest(
             tls_key=tls_key,
             senders=senders,
             mqtt=mqtt,
+            nats=nats,
             witnesses=witnesses,
             log_format=None if log_format is None else log_format.value,
         )

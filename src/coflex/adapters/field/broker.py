@@ -19,33 +19,23 @@ The sender is the point in the topic: it may bring messages of points of its own
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from coflex.adapters.field.passing import Passing, Taking, utc_ms
 from coflex.domain.errors import CoflexError
-from coflex.metering.admission import Answer, Outcome, Part
 
 WINDOW = 8_192
-GATHER_S, AGAIN_S, RECONNECT_S, CONNECT_S, CONFIRM_S = 0.005, 0.2, 0.5, 10.0, 10.0
+GATHER_S, RECONNECT_S, CONNECT_S, CONFIRM_S = 0.005, 0.5, 10.0, 10.0
 # Brokers let 20 wait unless they say otherwise.
 _MOST_UNCONFIRMED = 8
 # As many tries to connect again as gmqtt is to make by itself: it makes one where it is told 0.
 NEVER = -2
-A_JOB = 256
 SESSION_S = 86_400
-
-
-class Taking(Protocol):
-    """The ingest, as far as the door needs it."""
-
-    def submit(self, parts: Sequence[Part]) -> Future[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +65,6 @@ class Address:
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
 
 
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Door:
     """The door on the running loop. `owner_of`: the owner of a point, None where it is not registered. `now`: the
     ingest's clock, ms since the epoch.
@@ -94,11 +80,10 @@ class Door:
         owner_of: Callable[[int], str | None],
         client: str,
         failed: Callable[[BaseException], None] = lambda fault: None,
-        now: Callable[[], int] = _now,
+        now: Callable[[], int] = utc_ms,
     ) -> None:
-        self._now = now
-        self._intake, self._tenant, self._address = intake, tenant, address
-        self._owner_of, self._failed = owner_of, failed
+        self._passing = Passing(intake, owner_of, failed, now)
+        self._tenant, self._address, self._failed = tenant, address, failed
         self._name = client
         self._context = ssl.create_default_context() if address.tls else False
         self._client: Any = None
@@ -212,57 +197,15 @@ class Door:
             self._held, self._written = [], asyncio.get_running_loop().create_future()
             self._some.clear()
             try:
-                self._acknowledge(await self._taken(held))
+                self._acknowledge(await self._passing.taken(held))
             except CoflexError as fault:  # the ingest broke: the broker keeps these, and brings them again
                 self._failed(fault)
             else:
                 written.set_result(None)
 
-    async def _taken(self, held: list[tuple[int, bytes]]) -> dict[int, dict[str, Any]]:
-        """What each device is to be told, once all is durable or refused."""
-        jobs = [held[at : at + A_JOB] for at in range(0, len(held), A_JOB)]
-        answers = [await self._submit([self._part(*one) for one in job]) for job in jobs]
-        told: dict[int, dict[str, Any]] = {}
-        for job, answer in zip(jobs, answers, strict=True):
-            for (point, _), outcome in zip(job, (await asyncio.wrap_future(answer)).outcomes, strict=True):
-                _tell(told, point, outcome)
-        return told
-
-    def _part(self, point: int, payload: bytes) -> Part:
-        owner = self._owner_of(point)
-        return Part(payload, frozenset() if owner is None else frozenset({owner}))
-
-    async def _submit(self, parts: list[Part]) -> Future[Answer]:
-        """Wait where the ingest takes no more: the broker waits then too."""
-        while True:
-            try:
-                return self._intake.submit(parts)
-            except CoflexError as fault:
-                if fault.code != "UNAVAILABLE":
-                    self._failed(fault)
-                await asyncio.sleep(AGAIN_S)
-
     def _acknowledge(self, told: dict[int, dict[str, Any]]) -> None:
-        at = self._now()
-        for point, words in told.items():
+        for point, body in self._passing.answers(told):
             try:
-                body = json.dumps({**words, "at": at}, separators=(",", ":"))
                 self._client.publish(f"coflex/{self._tenant}/a/{point}", body, qos=0)
             except Exception as fault:  # not connected: the device sends again, and is told then
                 self._failed(fault)
-
-
-def _tell(told: dict[int, dict[str, Any]], sender: int, outcome: Outcome) -> None:
-    """Add what became of a batch to what its signers are told; what names no known signer, its sender is told."""
-    for signer, through in outcome.through.items():
-        words = told.setdefault(signer, {"through": 0, "refused": []})
-        words["through"] = max(words["through"], through)
-    for refusal in outcome.refused:
-        to = refusal.signer if refusal.signer in outcome.through else sender
-        words = told.setdefault(to, {"through": 0, "refused": []})
-        one: dict[str, Any] = {"sequence": refusal.sequence, "code": refusal.code, "message": refusal.message}
-        if refusal.signer != to:
-            one["signer"] = refusal.signer
-        words["refused"].append(one)
-    for signer in outcome.through:
-        told[signer]["open"] = [list(gap) for gap in outcome.open.get(signer, ())]
