@@ -10,7 +10,6 @@ from support.crash import CLIENTS, Campaign
 from support.postgres import emptied
 from support.trading import Trading, free_port
 
-
 KILLS = 200
 
 
