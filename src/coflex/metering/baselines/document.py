@@ -15,8 +15,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from coflex.documents import parse
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
 from coflex.metering.baselines.adjustment import SameDay
 from coflex.metering.baselines.agreed import ContractedMaximum, Nominated, Zero
@@ -99,32 +98,8 @@ def read_method(text: str, place: str) -> MethodDocument:
 
 
 def _mapping(text: str, place: str) -> dict[str, Any]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        refuse(place, _repeated(root, place))
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        message = f"This is no YAML: {getattr(error, 'problem', None) or error}; correct it."
-        raise Refused(place, [Finding(f"{place}{line}", "not_yaml", message)]) from None
-    if not isinstance(data, dict):
-        raise Refused(place, [Finding(place, "not_a_document", "A method is a mapping that begins with its id.")])
+    data = parse(text, place, "A method is a mapping that begins with its id.").data
     return {str(key): value for key, value in data.items()}
-
-
-def _repeated(node: yaml.Node | None, place: str) -> Iterator[Finding]:
-    """YAML readers keep the last of two equal keys without a word."""
-    if isinstance(node, yaml.MappingNode):
-        met: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in met:
-                line = key.start_mark.line + 1
-                message = f"The key '{name}' stands twice in one place; keep one of them."
-                yield Finding(f"{place}, line {line}", "repeated_key", message)
-            met.add(name)
-            yield from _repeated(value, place)
 
 
 def _head(data: Mapping[str, Any], place: str) -> Iterator[Finding]:
