@@ -161,16 +161,17 @@ def run(ctx: typer.Context, folder: Here, as_json: Json = False) -> None:
 
 
 def _run(place: Path) -> Ran:
-    from coflex.adapters.cli.settlement_folder import Folder, accounts_csv, adjustments_csv, rules_of
+    from coflex.adapters.cli.settlement_folder import Folder, accounts_csv, adjustments_csv
     from coflex.settlement.books import balance, correct
     from coflex.settlement.charges import settle
     from coflex.settlement.records import lines_of
+    from coflex.settlement.shelf import read_rules
     from coflex.settlement.transfer import adjustments
 
     folder = Folder(place)
     inputs = folder.inputs
     texts = folder.rule_texts(one.rule for one in inputs.deliveries)
-    rules = rules_of(texts)
+    rules = read_rules(texts)
     made = correct(folder.posted, settle(inputs, rules), inputs.period)
     where = "none: nothing to post"
     if made.lines:
@@ -436,9 +437,10 @@ def decide(
 def _decide(
     place: Path, name: str, by: str, at: datetime, reason: str, changes: Sequence[Change], back: bool
 ) -> Contested:
-    from coflex.adapters.cli.settlement_folder import Folder, rules_of
+    from coflex.adapters.cli.settlement_folder import Folder
     from coflex.settlement import dispute as disputes
     from coflex.settlement.books import accounts
+    from coflex.settlement.shelf import read_rules
 
     folder = Folder(place)
     contested = folder.dispute(name)
@@ -447,7 +449,7 @@ def _decide(
         folder.put_dispute(withdrawn, new=False)
         return Contested(withdrawn.id, withdrawn.line, withdrawn.state, 0)
     inputs = folder.inputs
-    rules = rules_of(folder.rule_texts(one.rule for one in inputs.deliveries))
+    rules = read_rules(folder.rule_texts(one.rule for one in inputs.deliveries))
     decided, after = disputes.decide(contested, inputs, rules, changes, at, by, reason)
     cents = 0
     if decided.state is disputes.State.CHANGED:

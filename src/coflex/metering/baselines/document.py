@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from coflex.documents import parse
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
+from coflex.domain.unit import Technology
 from coflex.metering.baselines.adjustment import SameDay
 from coflex.metering.baselines.agreed import ContractedMaximum, Nominated, Zero
 from coflex.metering.baselines.control import ControlGroup
@@ -55,6 +56,11 @@ class MethodDocument:
     days: DayRule
     kind: str
     method: Method
+
+    @property
+    def agreed(self) -> bool:
+        """Agreed beforehand: nothing that is metered has a say."""
+        return isinstance(self.method, Nominated | Zero | ContractedMaximum)
 
     @property
     def fingerprint(self) -> str:
@@ -175,6 +181,27 @@ def allowed_methods(service: str, product: str = "", text: str | None = None) ->
     By the product's id where the document names it, else by its service, else the document's default. text: a
     document of one's own in the place of the platform's. Raises Refused on one that cannot be read.
     """
+    lists, _ = _allowed(text)
+    return lists.get(f"products.{product}") or lists.get(f"services.{service}") or lists["default"]
+
+
+def methods_of(
+    technology: Technology, service: str = "", product: str = "", text: str | None = None
+) -> tuple[MethodDocument, ...]:
+    """The methods for a unit of a technology that sells a product, in the order in which they are tried.
+
+    They are those that the product allows; of a technology that the document does not name under `by_history`, those
+    alone that were agreed beforehand. Raises Refused on a document that cannot be read, CoflexError on an unknown id.
+    """
+    _, by_history = _allowed(text)
+    read = tuple(load_method(name) for name in allowed_methods(service, product, text))
+    if technology in by_history:
+        return read
+    return tuple(one for one in read if one.agreed)
+
+
+def _allowed(text: str | None) -> tuple[dict[str, tuple[str, ...]], frozenset[Technology]]:
+    """The lists of a document of allowed methods by where they stand, and what is settled by its own past days."""
     place = "products.yaml" if text is None else "the document of allowed methods"
     if text is None:
         text = resources.files("coflex.metering.baselines").joinpath("products.yaml").read_text(encoding="utf-8")
@@ -192,9 +219,12 @@ def allowed_methods(service: str, product: str = "", text: str | None = None) ->
             findings.append(
                 Finding(f"{place}: {name}", "malformed", "Here belongs a list of ids of methods; give one.")
             )
+    kinds = data.get("by_history") or []
+    if not isinstance(kinds, list) or not set(map(str, kinds)) <= set(Technology):
+        known = ", ".join(Technology)
+        findings.append(Finding(f"{place}: by_history", "malformed", f"Here belongs a list of some of {known}."))
     refuse(place, findings)
-    found = lists.get(f"products.{product}") or lists.get(f"services.{service}") or lists["default"]
-    return tuple(found or ())
+    return {name: tuple(ids or ()) for name, ids in lists.items()}, frozenset(map(Technology, kinds))
 
 
 def check_allowed(method: str, service: str, product: str = "", text: str | None = None) -> tuple[Finding, ...]:
