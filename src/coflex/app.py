@@ -349,7 +349,8 @@ def _place(case_folder: Path, out: Path) -> Path:
 
 
 def _read_day(folder: Path) -> Day:
-    """The case of a folder, its design and rules; the faults of these and of the grid's shape are told together."""
+    """The case of a folder, its design and rules; the faults of these and of the grid's shape are told together, then
+    those between rules and products."""
     case = read_case(folder)
     findings: list[Finding] = []
     for read in (lambda: _design(case, folder), lambda: _rules(folder), lambda: build(case.grid)):
@@ -358,7 +359,9 @@ def _read_day(folder: Path) -> Day:
         except Refused as refused:
             findings += refused.findings
     refuse(f"The case {folder.name}", findings)
-    return Day(case, _design(case, folder), _rules(folder))
+    day = Day(case, _design(case, folder), _rules(folder))
+    day.check_terms()
+    return day
 
 
 def _design(case: Case, folder: Path) -> Design:

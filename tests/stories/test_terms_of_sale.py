@@ -1,10 +1,11 @@
-"""A day whose products cannot be settled by their rules is refused before it begins."""
+"""A day whose products cannot be settled by their rules is refused before it begins; a case may have its own rules."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from coflex.market.design import load_design, read_design
 from coflex.process.day import Day
 from coflex.process.settle import settle
 from coflex.settlement.shelf import rule_text, rulebook
+from support.command import coflex
+from support.small_case import small_folder
 from support.verbs import before, small_day
 
 
@@ -22,7 +25,7 @@ def refused(**texts: str) -> set[tuple[str, str]]:
     """Place and code of each fault of the small day under rules of its own."""
     case = small_day().case
     with pytest.raises(Refused) as told:
-        Day(case, small_day().design, rulebook(texts))
+        Day(case, small_day().design, rulebook(texts)).check_terms()
     return {(one.place, one.code) for one in told.value.findings}
 
 
@@ -60,10 +63,10 @@ def test_a_product_sold_at_the_marginal_price_needs_a_rule_that_pays_it() -> Non
             session["pricing"] = "marginal"
     design = read_design(json.dumps(document), "mine.yaml")
     with pytest.raises(Refused) as told:
-        Day(case, design)
+        Day(case, design).check_terms()
     (fault,) = told.value.findings  # one for all its sessions
     assert (fault.place, fault.code) == ("product global-energy", "other_pricing")
-    Day(case, design, rulebook({"mfrr": rule_text("mfrr").replace("pay_as_bid", "marginal")}))
+    Day(case, design, rulebook({"mfrr": rule_text("mfrr").replace("pay_as_bid", "marginal")})).check_terms()
 
 
 @pytest.mark.spec("SET-02", "SET-03")
@@ -92,5 +95,22 @@ def test_a_product_that_promises_other_terms_than_its_rule_is_refused() -> None:
     case = small_day().case
     kinder = tuple(replace(one, tolerance=Decimal("0.3")) for one in case.products)
     with pytest.raises(Refused) as told:
-        Day(replace(case, products=kinder), small_day().design)
+        Day(replace(case, products=kinder), small_day().design).check_terms()
     assert {one.place for one in told.value.findings} == {"product local-energy", "product global-energy"}
+
+
+@pytest.mark.spec("SET-03")
+def test_rules_in_the_folder_of_a_case_are_read_with_it_and_their_faults_told(tmp_path: Path) -> None:
+    folder = small_folder(tmp_path)
+    (folder / "rules").mkdir()
+    mine = folder / "rules" / "local_congestion.yaml"
+    mine.write_text(rule_text("local_congestion").replace("cap: 1", "cap: none"))
+    answer = coflex("register", folder, "--out", tmp_path / "out")
+    assert answer.exit_code == 1
+    assert "local_congestion.yaml, line 6: payment.cap" in answer.stderr
+    mine.write_text(rule_text("local_congestion").replace("tolerance: 0.1", "tolerance: 0.2"))
+    answer = coflex("register", folder, "--out", tmp_path / "out")
+    assert (answer.exit_code, (tmp_path / "out").exists()) == (1, False)
+    assert "Its tolerance is 0.10, its rule local_congestion@1 has 0.2" in answer.stderr
+    mine.write_text(rule_text("local_congestion").replace("version: 1", "version: 2"))
+    assert coflex("register", folder, "--out", tmp_path / "out").exit_code == 0

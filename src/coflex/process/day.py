@@ -36,8 +36,7 @@ class Day:
     """A case and a design laid on its delivery day, and the rules by which it is settled. u units in the order of
     `units`.
 
-    Raises Refused with everything that the design asks and the operating day does not do, and with every reason why
-    a product that it sells cannot be settled by its rule.
+    Raises Refused with everything that the design asks and the operating day does not do.
     """
 
     case: Case
@@ -46,8 +45,6 @@ class Day:
 
     def __post_init__(self) -> None:
         refuse(f"The design {self.design.id} in the operating day", unheld(self.design))
-        sold = [(plan, self.product(plan)) for plan in self.plans]
-        refuse(f"The settlement of the case {self.case.settings.id}", unsettled(sold, self.rules))
 
     @cached_property
     def network(self) -> Network:
@@ -136,10 +133,18 @@ class Day:
         raise CoflexError(f"Session {plan.id} trades a {what} that the case does not have.", "Add it to products.csv.")
 
     def rule(self, plan: SessionPlan) -> Rule:
-        """The rule that settles what a session sells."""
-        rule = self.rules.of(self.product(plan))
-        assert rule is not None  # a day without it is refused
+        """The rule that settles what a session sells. Raises CoflexError where there is none; see `check_terms`."""
+        product = self.product(plan)
+        rule = self.rules.of(product)
+        if rule is None:
+            wanted = self.rules.id_of(product)
+            raise CoflexError(f"There is no settlement rule '{wanted}'.", "Write it into the folder rules of the case.")
         return rule
+
+    def check_terms(self) -> None:
+        """Raise Refused with every reason why a product that the day sells cannot be settled by its rule."""
+        sold = [(plan, self.product(plan)) for plan in self.plans]
+        refuse(f"The settlement of the case {self.case.settings.id}", unsettled(sold, self.rules))
 
     def groups(self, scope: Scope) -> tuple[Group, ...]:
         return tuple(sorted((g for g in self.case.groups if g.scope is scope), key=lambda g: g.id))

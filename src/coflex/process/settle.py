@@ -35,14 +35,15 @@ def settle(day: Day, store: Store) -> Settled:
     """Settle the day by the rules of its products.
 
     Kept: the deliveries and rules that everything follows from, the record of each baseline, a line for each award of
-    a unit, postings, statements. Raises NotReady before the day is measured, Unbalanced if the postings do not add to
-    zero.
+    a unit, postings, statements. Raises NotReady before the day is measured, Refused where a product cannot be settled
+    by its rule, Unbalanced if the postings do not add to zero.
     """
     with store.transaction() as t:
         if t.series("actual") is None:
             raise NotReady("The day is not measured yet.", "Run coflex measure first.")
         if t.document(SETTLEMENT) is not None:
             raise NotReady("The day is already settled.", "See the report with coflex report.")
+        day.check_terms()
         points = t.all(SetPoint)
         made = baselines(day, t, points, log_size=(t.document(EVIDENCE) or {}).get("size", 0))
         inputs = settlement_inputs(day, t, points, made)
