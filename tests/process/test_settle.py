@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -11,6 +13,7 @@ from coflex.domain.activation import SetPoint
 from coflex.domain.statement import Posting, SettlementLine, Statement
 from coflex.domain.unit import Technology
 from coflex.metering.eligibility import Passed
+from coflex.process.day import Day
 from coflex.process.lookups import BASELINES, kept_settlement
 from coflex.process.settle import settle
 from coflex.settlement.books import correct
@@ -61,6 +64,16 @@ def test_every_baseline_is_kept_with_its_days_and_why_others_were_passed_over() 
         assert set(reasons.values()) == {Passed.OTHER_TYPE, Passed.NOT_NEEDED}
         assert len(one["days"]) + len(one["passed"]) == 31
         assert {span["unit"] for span in one["read"]} == {one["unit"]}
+
+
+@pytest.mark.spec("SET-01")
+def test_a_load_without_enough_days_is_measured_against_its_nomination() -> None:
+    case, store = small_day().case, before("settle")
+    known = case.profiles.axis
+    short = case.profiles.window(known.window(case.axis.start - timedelta(days=3), known.end))
+    settle(Day(replace(case, profiles=short), small_day().design), store)
+    with store.transaction() as t:
+        assert {line.baseline_method for line in t.all(SettlementLine)} == {"nominated@1"}
 
 
 @pytest.mark.spec("SET-06")

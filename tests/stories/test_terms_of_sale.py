@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coflex.adapters.store.memory import MemoryStore
+from coflex.domain.clearing import award_name
 from coflex.domain.errors import Refused
 from coflex.domain.statement import Posting, SettlementLine
 from coflex.market.design import load_design, read_design
@@ -97,6 +98,15 @@ def test_a_product_that_promises_other_terms_than_its_rule_is_refused() -> None:
     with pytest.raises(Refused) as told:
         Day(replace(case, products=kinder), small_day().design).check_terms()
     assert {one.place for one in told.value.findings} == {"product local-energy", "product global-energy"}
+
+
+def test_ids_of_which_no_charge_can_be_named_are_told_and_offers_may_have_any() -> None:
+    case = small_day().case
+    first, *others = case.units
+    with pytest.raises(Refused) as told:
+        Day(replace(case, units=(replace(first, id="a|b"), *others)), small_day().design).check_terms()
+    assert [(one.place, one.code) for one in told.value.findings] == [("unit a|b", "malformed")]
+    assert award_name("mine|7#2", 1) == "mine%7C7%232 step 1"
 
 
 @pytest.mark.spec("SET-03")

@@ -38,8 +38,11 @@ class Reason(StrEnum):
 
 
 def award_name(offer: str, step: int) -> str:
-    """The name of what was bought from a price step of an offer."""
-    return f"{offer} step {step}"
+    """The name of what was bought from a price step of an offer.
+
+    Charges take it into their own names, of which | and # separate the parts: here they are written as in addresses.
+    """
+    return f"{offer.replace('|', '%7C').replace('#', '%23')} step {step}"
 
 
 @dataclass(frozen=True, slots=True)

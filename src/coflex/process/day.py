@@ -24,7 +24,7 @@ from coflex.grid.network import Network, build
 from coflex.market.design import Design, SessionPlan, schedule
 from coflex.market.design.operating import unheld
 from coflex.process.ports import Case, Transaction
-from coflex.process.terms import unsettled
+from coflex.process.terms import unnamed, unsettled
 from coflex.settlement.document import Rule
 from coflex.settlement.shelf import Rulebook, rulebook
 
@@ -142,9 +142,10 @@ class Day:
         return rule
 
     def check_terms(self) -> None:
-        """Raise Refused with every reason why a product that the day sells cannot be settled by its rule."""
+        """Raise Refused with every reason why what the day sells cannot be settled by the rules of its products."""
         sold = [(plan, self.product(plan)) for plan in self.plans]
-        refuse(f"The settlement of the case {self.case.settings.id}", unsettled(sold, self.rules))
+        ids = [("unit", one.id) for one in self.units] + [("party", one.id) for one in self.case.parties]
+        refuse(f"The settlement of the case {self.case.settings.id}", (*unsettled(sold, self.rules), *unnamed(ids)))
 
     def groups(self, scope: Scope) -> tuple[Group, ...]:
         return tuple(sorted((g for g in self.case.groups if g.scope is scope), key=lambda g: g.id))

@@ -15,7 +15,7 @@ from coflex.domain.reading import Quality, Reading
 from coflex.domain.statement import Evidence
 from coflex.domain.time import QUARTER
 from coflex.metering.baselines.record import BaselineRecord
-from coflex.metering.delivery import energy_kwh
+from coflex.metering.delivery import QUARTER_HOUR, energy_kwh
 from coflex.process.baselines import Baselines
 from coflex.process.day import Day
 from coflex.process.lookups import EVIDENCE
@@ -23,7 +23,6 @@ from coflex.process.ports import Transaction
 from coflex.process.terms import PAYERS, need_of
 from coflex.settlement.inputs import Bought, Delivery, Inputs
 
-HOUR = Decimal("0.25")  # hours in a quarter-hour
 MINUTES = QUARTER.seconds // 60
 
 
@@ -69,7 +68,7 @@ def _delivery(day: Day, point: SetPoint, parts: Sequence[_Part], record: Baselin
         start=point.start,
         minutes=MINUTES,
         direction=point.direction,
-        ordered_kwh=point.ordered_kw * HOUR,
+        ordered_kwh=point.ordered_kw * QUARTER_HOUR,
         bought=tuple(_bought(one, PricingRule(plan.session.pricing)) for one in parts),
         baseline_method=f"{record.method}@{record.version}",
         baseline_kwh=energy_kwh(record.values_kw[at]) if record.values_kw else None,
@@ -83,7 +82,7 @@ def _bought(one: _Part, pricing: PricingRule) -> Bought:
     """A part with its offer's own price, and the one that the session made where that is another."""
     cleared = None if pricing in (PricingRule.PAY_AS_BID, PricingRule.NODAL) else one.price_eur_mwh
     nodal = one.price_eur_mwh if pricing is PricingRule.NODAL else None
-    return Bought(one.award, one.kw * HOUR, one.bid_eur_mwh, cleared, nodal)
+    return Bought(one.award, one.kw * QUARTER_HOUR, one.bid_eur_mwh, cleared, nodal)
 
 
 class _Log:

@@ -11,6 +11,7 @@ from coflex.domain.product import PricingRule, Product
 from coflex.domain.unit import Scope
 from coflex.market.design import SessionPlan
 from coflex.settlement.document import By, Need, Payer, PenaltyKind, Rule
+from coflex.settlement.inputs import SEPARATOR
 from coflex.settlement.shelf import Rulebook
 
 # What the operating day meters: a change of active power against a baseline.
@@ -44,6 +45,14 @@ def unsettled(sold: Iterable[tuple[SessionPlan, Product]], rules: Rulebook) -> I
             found = [Finding(place, code, message) for code, message in _misfits(plan, product, rule)]
         yield from (one for one in found if one not in told)
         told |= set(found)
+
+
+def unnamed(ids: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Units and parties (what each is, and its id) of whose ids no charge can be named."""
+    for what, name in ids:
+        if SEPARATOR in name or "#" in name:
+            message = "Its id holds '|' or '#', which separate the parts of a charge's name; rename it."
+            yield Finding(f"{what} {name}", "malformed", message)
 
 
 def _misfits(plan: SessionPlan, product: Product, rule: Rule) -> Iterator[tuple[str, str]]:

@@ -38,11 +38,10 @@ def load_rule(name: str) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rulebook:
-    """Rules by id, and which of them settles a product. `own`: ids of those that are not the platform's."""
+    """Rules by id, and which of them settles a product."""
 
     rules: Mapping[str, Rule]
     chosen: ProductRules
-    own: frozenset[str] = frozenset()
 
     def id_of(self, product: Product) -> str:
         """The id of the rule that settles a product."""
@@ -73,7 +72,7 @@ def rulebook(own: Mapping[str, str] | None = None) -> Rulebook:
     except Refused as refused:
         findings += refused.findings
     refuse("Settlement rules", findings)
-    return Rulebook({**_platform().rules, **mine}, chosen, frozenset(mine))
+    return Rulebook({**_platform().rules, **mine}, chosen)
 
 
 def read_rules(texts: Mapping[str, str]) -> dict[str, Rule]:
