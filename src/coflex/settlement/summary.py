@@ -74,10 +74,10 @@ def settlement_lines(
                     baseline_kwh=one.baseline_kwh,
                     measured_kwh=one.measured_kwh,
                     delivered_kwh=step.delivered,
-                    paid_kwh=step.paid,
+                    paid_kwh=_short(step.paid),
                     price_eur_mwh=step.price,
-                    amount_eur=sums[key, Cause.ACTIVATION],
-                    penalty_eur=-sums[key, Cause.PENALTY],
+                    amount_eur=_short(sums[key, Cause.ACTIVATION]),
+                    penalty_eur=_short(-sums[key, Cause.PENALTY]),
                     rule=rule.name,
                     remark=outcome.remark,
                 )
@@ -131,6 +131,11 @@ def _statement(party: str, totals: Sequence[Total], lines: Sequence[SettlementLi
         ordered_kwh=sum((line.ordered_kwh for line in lines), ZERO),
         delivered_kwh=sum((line.delivered_kwh for line in lines), ZERO),
     )
+
+
+def _short(number: Decimal) -> Decimal:
+    """The same number without zeros at its end: rounding to a grain leaves them."""
+    return Decimal(f"{number.normalize():f}")
 
 
 def _key(charge: Charge) -> Key:
