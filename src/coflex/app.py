@@ -64,6 +64,7 @@ from coflex.reporting.study.phases import PhaseAnswer, three_phase_flow
 from coflex.reporting.study.prices import FlowAnswer, PriceAnswer, nodal_prices, optimal_power_flow
 from coflex.reporting.study.sensors import EstimateAnswer, estimation
 from coflex.reporting.study.state import AssessAnswer, PowerFlowAnswer, assessment, power_flow
+from coflex.settlement.shelf import Rulebook, rulebook
 from coflex.simulation import comparison
 from coflex.simulation.cases import draw_case
 from coflex.simulation.city import KINDS, MediumVoltage, SubstationDay, day_ahead, substation
@@ -348,22 +349,30 @@ def _place(case_folder: Path, out: Path) -> Path:
 
 
 def _read_day(folder: Path) -> Day:
-    """The case of a folder and its design; the faults of the design and of the grid's shape are told together."""
+    """The case of a folder, its design and rules; the faults of these and of the grid's shape are told together, then
+    those between rules and products."""
     case = read_case(folder)
     findings: list[Finding] = []
-    for read in (lambda: _design(case, folder), lambda: build(case.grid)):
+    for read in (lambda: _design(case, folder), lambda: _rules(folder), lambda: build(case.grid)):
         try:
             read()
         except Refused as refused:
             findings += refused.findings
     refuse(f"The case {folder.name}", findings)
-    return Day(case, _design(case, folder))
+    day = Day(case, _design(case, folder), _rules(folder))
+    day.check_terms()
+    return day
 
 
 def _design(case: Case, folder: Path) -> Design:
     """The design the case names: a document in the case folder, or one that comes with the platform."""
     own = folder / f"{case.settings.design}.yaml"
     return read_design(own.read_text(encoding="utf-8"), own.name) if own.exists() else load_design(case.settings.design)
+
+
+def _rules(folder: Path) -> Rulebook:
+    """The settlement rules of a case: documents in its folder `rules`, else those that come with the platform."""
+    return rulebook({file.stem: file.read_text(encoding="utf-8") for file in sorted((folder / "rules").glob("*.yaml"))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +420,6 @@ def make_case(order: CaseOrder, folder: Path, replace: bool) -> CaseMade:
         design=order.design,
         load_scale=order.load_scale,
         pv_scale=order.pv_scale,
-        fee_share=Decimal("0.02"),
         tso=TsoSettings(up_mw=10.0, down_mw=10.0, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.04, noise_share=0.0),
     )

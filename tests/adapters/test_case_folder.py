@@ -64,7 +64,6 @@ def small_case(first: date = date(2016, 10, 29), days: int = 3) -> Case:
         design="beflexible_six",
         load_scale=0.9,
         pv_scale=1.1,
-        fee_share=Decimal("0.010"),
         tso=TsoSettings(5.0, 4.0, Decimal("400")),
         devices=DeviceSettings(0.02, 0.03),
     )
@@ -148,8 +147,8 @@ def test_faults_of_several_files_are_reported_together(folder: Path) -> None:
     swap(folder / "profiles.csv", "T00:15+02:00", "T00:16+02:00")
     assert faults(folder) == [
         ("buses.csv: 2.8", "named_twice"),
-        ("case.yaml, line 12, key tso.up_mw", "not_a_number"),
-        ("case.yaml, line 13, key tso.spare", "unknown_key"),
+        ("case.yaml, line 11, key tso.up_mw", "not_a_number"),
+        ("case.yaml, line 12, key tso.spare", "unknown_key"),
         (f"groups.csv: group {first_group}", "unknown_unit"),
         ("lines.csv, line 2, column r_ohm", "not_finite"),
         ("loads.csv, line 1, column q", "unknown_column"),
@@ -166,7 +165,14 @@ def test_faults_of_several_files_are_reported_together(folder: Path) -> None:
         ("case.yaml", "seed: 3\n", "", "case.yaml, key seed", "missing_key"),
         ("case.yaml", "seed: 3", "seed: [3]", "case.yaml, line 6, key seed", "not_a_value"),
         ("case.yaml", "seed: 3", "seed: -3", "case.yaml, key seed", "negative"),
-        ("case.yaml", "fee_share: 0.010", "fee_share: 1.5", "case.yaml, key fee_share", "not_a_share"),
+        (
+            "case.yaml",
+            "failure_share: 0.02",
+            "failure_share: 1.5",
+            "case.yaml, key devices.failure_share",
+            "not_a_share",
+        ),
+        ("case.yaml", "seed: 3", "seed: 3\nfee_share: 0.02", "case.yaml, line 7, key fee_share", "unknown_key"),
         ("case.yaml", "2016-10-30", "2017-10-30", "case.yaml, key day", "day_outside_profiles"),
         ("case.yaml", "Europe/Berlin", "Europe/Atlantis", "case.yaml, key zone", "unknown_zone"),
         ("case.yaml", "seed: 3", "seed: [3", "case.yaml, line 7", "not_yaml"),

@@ -278,3 +278,12 @@ def test_energies_are_those_of_the_readings_and_a_later_revision_counts() -> Non
     assert certified_kwh({1: readings(later, *quarter)}, START, 15) == expected.quantize(D("0.001"))
     assert certified_kwh({1: readings(*quarter), 2: readings(*quarter[1:])}, START, 15) is None
     assert certified_kwh({}, START, 15) is None
+
+
+@pytest.mark.parametrize("at", ["yesterday", "2026-12-07T09:00:00"])
+def test_an_instant_is_typed_with_its_offset(november: Path, at: str) -> None:
+    answer = coflex(
+        "settlement", "dispute", november, "aw-1", "--id", "d9", "--party", "sp", "--at", at, "--reason", "x"
+    )
+    assert answer.exit_code == 2
+    assert "Invalid value for '--at'" in answer.stderr

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from coflex.domain.errors import CoflexError
 from coflex.domain.party import Party, Role
 from coflex.domain.product import PricingRule, Product
 from coflex.domain.reading import Quality, Reading
+from coflex.domain.statement import SettlementLine
 from coflex.service import chain
 from coflex.service.ports import Change, Note, Personal
 from support.journals import START, Author, all_of, fresh, opened, sent
@@ -244,6 +246,10 @@ OLD_PRODUCT = (
     "INSERT INTO product VALUES ('mfrr', 'local', 'active_energy', '[\"up\"]', '400', '0.1', '0.35', 900, 1, 1, 900, "
     "{yes}, {no})"
 )
+OLD_LINE = (
+    "INSERT INTO settlement_line VALUES ('pv', 1467705600, 'local-1', '80', 'dso', 'sp', 'up', 'high 5 of 10', "
+    "'delivered as ordered', '25', '-40', '-15', '25', '25', '2.00', '0')"
+)
 
 
 @pytest.fixture
@@ -261,6 +267,7 @@ def old(request: pytest.FixtureRequest, place: str | Path) -> Iterator[str | Pat
         command.upgrade(config, "0001")
         yes, no = ("true", "false") if isinstance(place, str) else ("1", "0")
         connection.execute(text(OLD_PRODUCT.format(yes=yes, no=no)))
+        connection.execute(text(OLD_LINE))
         connection.execute(text(f"INSERT INTO party VALUES ('dso', 'DSO', '[\"{Role.DSO.value}\"]')"))
     engine.dispose()
     yield place
@@ -273,7 +280,10 @@ def _old_data_is_there(place: str | Path) -> None:
     with store.transaction() as work:
         (product,) = work.all(Product)
         (party,) = work.all(Party)
+        (line,) = work.all(SettlementLine)
     store.close()
+    assert (line.award, line.rule, line.amount_eur) == ("at 80 EUR/MWh", "", Decimal("2.00"))
+    assert (line.baseline_kwh, line.measured_kwh, line.remark) == (-40, -15, "delivered as ordered")
     assert party == Party("dso", "DSO", (Role.DSO,))
     said = [getattr(product, name) for name in Product.__dataclass_fields__]
     silent = Product(*said[:13])

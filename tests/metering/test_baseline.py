@@ -25,11 +25,11 @@ from coflex.metering.baselines import (
     SameDay,
     XofY,
     align_history,
-    eligible_days,
     meter_before,
     nominated,
     x_of_y,
 )
+from coflex.metering.eligibility import DayRule, UnitCalendar, judge_days, may_stand
 
 ROME = ZoneInfo("Europe/Rome")
 PAGE = Path(__file__).parents[2] / "docs" / "mathematics" / "baselines.md"
@@ -239,10 +239,10 @@ def test_shapes_that_do_not_fit_and_empty_events_are_named() -> None:
 def test_working_days_stand_for_working_days_and_weekends_for_weekends() -> None:
     target = date(2016, 5, 12)  # a Thursday
     days = [target + timedelta(days=k) for k in range(-7, 2)]
-    flags = eligible_days(days, target, excluded={date(2016, 5, 10)})
-    picked = [day.day for day, flag in zip(days, flags, strict=True) if flag]
-    assert picked == [5, 6, 9, 11]
-    holiday = eligible_days(days, target, excluded=(), holidays={target})
+    called = UnitCalendar(events=frozenset({date(2016, 5, 10)}))
+    picked = may_stand(judge_days(days, target, DayRule(), called))
+    assert [day.day for day, flag in zip(days, picked, strict=True) if flag] == [5, 6, 9, 11]
+    holiday = may_stand(judge_days(days, target, DayRule(), UnitCalendar(holidays=frozenset({target}))))
     assert [day.day for day, flag in zip(days, holiday, strict=True) if flag] == [7, 8]
 
 

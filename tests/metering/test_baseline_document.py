@@ -7,6 +7,7 @@ import json
 import pytest
 
 from coflex.domain.errors import CoflexError, Refused
+from coflex.domain.unit import Technology
 from coflex.metering.baselines import Adjust, Pick, SameDay, XofY
 from coflex.metering.baselines.document import (
     KINDS,
@@ -14,6 +15,7 @@ from coflex.metering.baselines.document import (
     check_allowed,
     load_method,
     methods,
+    methods_of,
     read_method,
 )
 from coflex.metering.eligibility import DayRule, Like
@@ -114,3 +116,16 @@ def test_what_a_product_allows_is_data() -> None:
     for bad in ("{default: []}", "{default: [1]}", "{}", "{default: [zero], services: [a]}", "["):
         with pytest.raises(Refused):
             allowed_methods("heat", "", bad)
+
+
+@pytest.mark.spec("SET-01")
+def test_loads_are_settled_by_their_own_days_and_all_else_by_what_was_agreed() -> None:
+    history, agreed = (methods_of(one) for one in (Technology.HEAT_PUMP, Technology.BATTERY))
+    assert [one.id for one in history] == ["last_4_alike", "last_4_alike_additive", "nominated"]
+    assert [one.id for one in agreed] == ["nominated"]
+    own = "{default: [zero, last_10], products: {p1: [nominated, last_10]}, by_history: [pv]}"
+    for technology, ids in ((Technology.PV, ["nominated", "last_10"]), (Technology.HEAT_PUMP, ["nominated"])):
+        assert [one.id for one in methods_of(technology, "", "p1", own)] == ids
+    assert all(any(one.agreed for one in methods_of(technology)) for technology in Technology)
+    with pytest.raises(Refused):
+        methods_of(Technology.PV, text="{default: [zero], by_history: [wind_mill]}")

@@ -19,7 +19,7 @@ from coflex.domain.time import QUARTER, Axis, delivery_day, midnight
 from coflex.metering.baselines.compute import Asked, compute
 from coflex.metering.baselines.document import MethodDocument, load_method, methods
 from coflex.metering.baselines.record import BaselineRecord, Span, differences, touched
-from coflex.metering.eligibility import DayRule, Like, Passed, UnitCalendar, day_type, eligible_days, judge_days
+from coflex.metering.eligibility import DayRule, Like, Passed, UnitCalendar, day_type, judge_days
 
 ROME = ZoneInfo("Europe/Rome")
 DAY, BACK = date(2016, 7, 5), 30
@@ -186,7 +186,6 @@ def test_day_types() -> None:
     assert [day_type(day, Like.THREE, holiday) for day in week] == [0, 0, 2, 0, 0, 1, 2]
     assert [day_type(day, Like.WEEKDAY, holiday) for day in week] == [0, 1, 6, 3, 4, 5, 6]
     assert {day_type(day, Like.ANY, holiday) for day in week} == {0}
-    assert eligible_days(week, date(2016, 7, 8), {week[0]}).tolist() == [False, True, True, True, False, False, False]
 
 
 def test_days_are_ranked_out_or_not_needed_and_it_is_told_which() -> None:

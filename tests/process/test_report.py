@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coflex.domain.clearing import Award, Status
+from coflex.domain.errors import NotReady
+from coflex.process.lookups import SETTLEMENT
 from coflex.process.report import report
 from support.verbs import Kept, before, everything, refusal, small_day
 
@@ -43,3 +45,11 @@ def test_a_report_asked_for_twice_is_the_same_and_writes_nothing_to_the_store() 
 @pytest.mark.parametrize("stage", ["register", "activate", "settle"])
 def test_there_is_no_report_of_a_day_that_is_not_settled(stage: str) -> None:
     assert "coflex settle" in refusal("report", stage).remedy
+
+
+def test_a_day_that_was_settled_before_its_deliveries_were_kept_is_to_be_run_again() -> None:
+    store = before("report")
+    with store.transaction() as t:
+        t.put_document(SETTLEMENT, {"lines": 335, "fee_share": "0.02"})
+    with pytest.raises(NotReady, match="Run the day again"):
+        report(small_day(), store, Kept())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.activation import Hop, Limitation, SetPoint
@@ -16,13 +17,16 @@ from coflex.domain.light import Colour, DynamicLight
 from coflex.domain.need import Request
 from coflex.domain.qualification import LimitKind, StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Direction
-from coflex.domain.statement import SettlementLine, Statement
+from coflex.domain.statement import Statement
 from coflex.domain.time import QUARTER, Axis
 from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.reporting import kpi
 from coflex.reporting.delivery import balance
 from coflex.reporting.interface import netting
-from coflex.settlement.statement import book
+from coflex.settlement.document import Need, Payer
+from coflex.settlement.inputs import Bought
+from coflex.settlement.summary import settled, statements
+from support.settling import RULES, delivery, settled_inputs
 
 START = datetime(2016, 7, 5, tzinfo=UTC)
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -225,47 +229,38 @@ def test_concordant_movement_reduces_and_discordant_raises_the_purchase(cells: l
     assert (np.abs(asked) >= found.concordant_kw).all()
 
 
-def settled(provider: str, buyer: str, amount: int, penalty: int) -> SettlementLine:
-    kwh, price = Decimal(100), Decimal(amount) / 100
-    return SettlementLine(
-        unit=f"u-{provider}",
-        start=START,
-        session="global-1",
-        buyer=buyer,
-        provider=provider,
-        direction=UP,
-        ordered_kwh=kwh,
-        baseline_method="m",
-        baseline_kwh=Decimal(0),
-        measured_kwh=kwh,
-        delivered_kwh=kwh,
-        paid_kwh=kwh,
-        price_eur_mwh=price,
-        amount_eur=price / 3,
-        penalty_eur=Decimal(penalty) / 700,
-        remark="",
-    )
+def sold(provider: str, buyer: str, price: int, measured: int) -> dict[str, Any]:
+    """25 kWh up against a withdrawal of 40 kWh, of which so much was measured."""
+    payer, need = {"dso": (Payer.DSO, Need.DSO_CONGESTION), "tso": (Payer.TSO, Need.TSO_CONGESTION)}[buyer]
+    bought = (Bought("a1", Decimal(25), bid_eur_mwh=Decimal(price) / 100),)
+    return {
+        "provider": provider, "buyer": buyer, "need": need, "roles": {payer: buyer}, "bought": bought,
+        "measured_kwh": Decimal(-measured) / 1000,
+    }  # fmt: skip
 
 
 @pytest.mark.spec("KPI-03")
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.builds(
-            settled,
+            sold,
             st.sampled_from(["sp-1", "sp-2"]),
             st.sampled_from(["tso", "dso"]),
-            st.integers(0, 10**6),
-            st.integers(0, 10**4),
+            st.integers(-(10**5), 10**6),
+            st.integers(10_000, 50_000),
         ),
         max_size=12,
     )
 )
-def test_what_operators_bear_is_what_providers_and_the_platform_get(lines: list[SettlementLine]) -> None:
-    statements = book(lines, Decimal("0.02")).statements
-    money = balance(statements)
+def test_what_operators_bear_is_what_providers_and_the_platform_get(given_: list[dict[str, Any]]) -> None:
+    deliveries = (delivery(f"d{i}", unit=f"u{i}", **one) for i, one in enumerate(given_))
+    lines, run = settled(settled_inputs(*deliveries), RULES)
+    found = statements(lines, run.accounts)
+    money = balance(found)
     assert money.difference == 0
-    cost = sum(one.value for one in kpi.procurement_cost(statements, ("dso", "tso")))
-    income = sum(s.balance_cents for s in statements if s.party in ("sp-1", "sp-2"))
+    cost = sum(one.value for one in kpi.procurement_cost(found, ("dso", "tso")))
+    income = sum(s.balance_cents for s in found if s.party in ("sp-1", "sp-2"))
     assert round(cost * 100) == income + money.fees
 
 

@@ -15,32 +15,59 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflex.adapters.warehouse.engine import Warehouse, open_warehouse
-from coflex.domain.activation import Hop, SetPoint
 from coflex.domain.errors import Refused
 from coflex.domain.quantity import Direction
 from coflex.domain.reading import Quality
-from coflex.domain.statement import SettlementLine
 from coflex.settlement import column_books, columns
 from coflex.settlement.column_rules import rule_row
-from coflex.settlement.lines import Metered, Step, settle
-from coflex.settlement.rules import Response, SettlementRule, usef_rule
-from coflex.settlement.statement import Settlement, book
+from coflex.settlement.document import (
+    By,
+    Delivered,
+    Fee,
+    Need,
+    Payer,
+    Payment,
+    Penalty,
+    PenaltyKind,
+    Rule,
+    Sides,
+    Source,
+)
+from coflex.settlement.inputs import Bought, Delivery, Inputs
+from coflex.settlement.rules import Response, SettlementRule
+from coflex.settlement.summary import settled
+from support.plain_settlement import Booking, PlainLine, plain_cents, plain_lines, plain_postings
 from support.warehouse import put
 
 D = Decimal
 MIDNIGHT = datetime(2026, 11, 20, tzinfo=UTC)
 FEE = D("0.0123")
-RULES = (
-    SettlementRule(Response.METERED, D("0.1"), D("0.5")),
-    SettlementRule(Response.REQUESTED, D("0.0123"), D("1.5"), two_sided=True),
-    SettlementRule(
-        Response.METERED,
-        penalty_eur_mwh=D("11.11"),
-        payment=((D("0.5"), D(0)), (D("0.75"), D("0.6")), (D(1), D(1)), (D("1.2"), D("1.1"))),
-        cap=D("1.05"),
+
+
+def rule(name: str, delivered: Delivered, penalty: Penalty, payment: Payment = Payment()) -> Rule:  # noqa: B008
+    return Rule(
+        id=name, version=1, title=name, source=Source(document="test", section="1"), delivered=delivered,
+        payment=payment, penalty=penalty, payers={Need.DSO_CONGESTION: Payer.BUYER}, fee=Fee(share=FEE),
+    )  # fmt: skip
+
+
+DOCUMENTS = (
+    rule("plain", Delivered(by=By.METERED, tolerance=D("0.1")), Penalty(kind=PenaltyKind.SHARE, share=D("0.5"))),
+    rule(
+        "two_sided",
+        Delivered(by=By.REQUESTED, tolerance=D("0.0123")),
+        Penalty(kind=PenaltyKind.SHARE, share=D("1.5"), sides=Sides.TWO),
     ),
-    usef_rule(D(11)),
+    rule(
+        "curve",
+        Delivered(by=By.METERED),
+        Penalty(kind=PenaltyKind.FIXED, eur_mwh=D("11.11")),
+        Payment(curve=((D("0.5"), D(0)), (D("0.75"), D("0.6")), (D(1), D(1)), (D("1.2"), D("1.1"))), cap=D("1.05")),
+    ),
+    # The USEF settlement, with its penalty price for every order.
+    rule("usef", Delivered(by=By.METERED, opposite_counts=True), Penalty(kind=PenaltyKind.FIXED, eur_mwh=D(11))),
 )
+RULES = tuple(one.terms() for one in DOCUMENTS)
 BOOKINGS = (
     ("global-1", "tso", "sp-1", Direction.UP, 1),
     ("local-1", "dso", "sp-1", Direction.DOWN, 0),
@@ -107,28 +134,54 @@ def house() -> Iterator[Warehouse]:
         yield opened
 
 
-def one_by_one(given: list[Order], metered: Meters) -> tuple[list[tuple[int, SettlementLine]], Settlement]:
-    """The lines that `coflex.settlement.lines` makes, each with its place in `activations`, and their books."""
-    made: list[tuple[int, SettlementLine]] = []
+def one_by_one(given: list[Order], metered: Meters) -> list[tuple[Booking, PlainLine]]:
+    """The lines of plain arithmetic, in the order in which `_activations` numbers the offers."""
+    made = []
     for order in given:
-        session, buyer, provider, direction, rule = BOOKINGS[order.booking]
-        point = SetPoint(
-            f"u{order.point}",
-            order.start,
-            buyer,
-            session,
-            direction,
-            order.awarded,
-            order.ordered,
-            0.0,
-            0.0,
-            Hop.MARKET,
-        )
+        session, buyer, provider, _, terms = BOOKINGS[order.booking]
+        response = response_of(order, metered)
+        steps = [(D(kw) / 4, D(price) / 100) for kw, price in order.steps]
+        lines = plain_lines(RULES[terms], FEE, D(order.ordered) / 4, steps, response)
+        made += [((session, buyer, provider), line) for line in lines]
+    return made
+
+
+def response_of(order: Order, metered: Meters) -> Decimal | None:
+    measured, baseline, quality = metered[order.point, order.quarter]
+    missing = quality is Quality.MISSING
+    return None if missing else BOOKINGS[order.booking][3].sign * D(measured - baseline) / 1000
+
+
+def as_deliveries(given: list[Order], metered: Meters) -> Inputs:
+    """The orders as the settlement of documents takes them, their awards named by the numbers of their offers."""
+    made, number = [], 0
+    for order in given:
+        session, buyer, provider, direction, terms = BOOKINGS[order.booking]
         measured, baseline, quality = metered[order.point, order.quarter]
-        meter = Metered("nominated", D(baseline) / 1000, D(measured) / 1000, quality)
-        steps = [Step(kw, D(price) / 100) for kw, price in order.steps]
-        made += [(order.booking, line) for line in settle(point, provider, steps, meter, RULES[rule])]
-    return made, book([line for _, line in made], FEE)
+        bought = []
+        for kw, price in sorted(order.steps, key=lambda step: (step[1], step[0])):
+            bought.append(Bought(str(number), D(kw) / 4, D(price) / 100))
+            number += 1
+        made.append(
+            Delivery(
+                id=f"{order.booking} {order.point} {order.quarter}",
+                rule=DOCUMENTS[terms].id,
+                unit=f"u{order.point}",
+                provider=provider,
+                buyer=buyer,
+                session=session,
+                need=Need.DSO_CONGESTION,
+                start=order.start,
+                minutes=15,
+                direction=direction,
+                ordered_kwh=D(order.ordered) / 4,
+                bought=tuple(bought),
+                baseline_kwh=D(baseline) / 1000,
+                measured_kwh=D(measured) / 1000,
+                quality=quality,
+            )
+        )
+    return Inputs("2026-11", tuple(made))
 
 
 def at_once(house: Warehouse, given: list[Order], metered: Meters) -> dict[str, list[dict[str, Any]]]:
@@ -219,21 +272,39 @@ def exact_eur(line: dict[str, Any], kind: str) -> Decimal:
 def test_many_at_once_are_settled_as_one_after_another_to_the_last_digit_and_the_last_cent(
     house: Warehouse, given: list[Order], metered: Meters
 ) -> None:
-    expected, books = one_by_one(given, metered)
+    expected = one_by_one(given, metered)
     found = at_once(house, given, metered)
     lines = sorted(found["lines"], key=lambda line: line["offer"])
     assert [line["offer"] for line in lines] == list(range(len(expected)))
-    for line, (booking, one), cents in zip(lines, expected, books.line_cents, strict=True):
-        assert line["booking"] == booking
-        assert (line["ordered_wh"], line["delivered_wh"]) == (1000 * one.ordered_kwh, 1000 * one.delivered_kwh)
-        assert D(line["paid"]) / columns.GRAIN == 1000 * one.paid_kwh
-        assert exact_eur(line, "amount") == one.amount_eur
-        assert exact_eur(line, "penalty") == one.penalty_eur
-        assert exact_eur(line, "fee") == FEE * abs(one.amount_eur)
-        assert (line["amount"], line["penalty"], line["fee"]) == (cents.amount, cents.penalty, cents.fee)
-    postings = {(one.booking, one.account, str(one.cause), one.session, one.cents) for one in books.postings}
+    names = [one[:3] for one in BOOKINGS]
+    for line, (booking, one), cents in zip(lines, expected, plain_cents(expected), strict=True):
+        assert names[line["booking"]] == booking
+        assert (line["ordered_wh"], line["delivered_wh"]) == (1000 * one.ordered, 1000 * one.delivered)
+        assert D(line["paid"]) / columns.GRAIN == 1000 * one.paid
+        assert tuple(exact_eur(line, kind) for kind in columns.KINDS) == one.amounts
+        assert tuple(line[kind] for kind in columns.KINDS) == cents
+    postings = plain_postings(expected, "platform")
     assert {tuple(posting.values()) for posting in found["postings"]} == postings
-    assert len(found["postings"]) == len(books.postings)
+    assert len(found["postings"]) == len(postings)
+
+
+@pytest.mark.spec("SET-02", "SET-03")
+@given(orders, meters)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_city_is_settled_as_the_documents_of_its_rules_say(
+    house: Warehouse, given: list[Order], metered: Meters
+) -> None:
+    expected, _ = settled(as_deliveries(given, metered), {one.id: one for one in DOCUMENTS})
+    by_offer = {int(line.award): line for line in expected}
+    found = at_once(house, given, metered)["lines"]
+    assert {line["offer"] for line in found} == by_offer.keys()
+    for line in found:
+        one = by_offer[line["offer"]]
+        assert (line["ordered_wh"], line["delivered_wh"]) == (1000 * one.ordered_kwh, 1000 * one.delivered_kwh)
+        # What documents round to 1e-6 kWh and 1e-9 EUR is exact here.
+        assert abs(D(line["paid"]) / columns.GRAIN / 1000 - one.paid_kwh) <= D("1e-6")
+        assert abs(exact_eur(line, "amount") - one.amount_eur) <= D("2e-9")
+        assert abs(exact_eur(line, "penalty") - one.penalty_eur) <= D("2e-9")
 
 
 @pytest.mark.spec("SET-02")

@@ -108,6 +108,7 @@ sharing: {by: fixed, shares: {dso: 0.7}}
         ("fee: {share: 1.5}", ", line 7: fee.share", "malformed"),
         ("fee: {share: .nan}", "", "not_a_document"),
         ("id: again", ", line 7", "repeated_key"),
+        ("penalty: &p {kind: none}\nfee: *p", ", line 8: fee.kind", "unknown_key"),
         ("x: [", ", line 8", "not_yaml"),
     ],
 )

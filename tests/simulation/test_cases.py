@@ -33,7 +33,6 @@ SETTINGS = CaseSettings(
     design="beflexible_six",
     load_scale=0.8,
     pv_scale=2.0,
-    fee_share=Decimal("0.01"),
     tso=TsoSettings(5.0, 4.0, Decimal(400)),
     devices=DeviceSettings(0.02, 0.03),
 )

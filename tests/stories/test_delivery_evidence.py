@@ -15,7 +15,7 @@ from coflex.adapters.store.memory import MemoryStore
 from coflex.delivery import Field
 from coflex.domain.activation import SetPoint
 from coflex.domain.reading import Quality, Reading
-from coflex.domain.statement import SettlementLine
+from coflex.domain.statement import SettlementLine, Statement
 from coflex.evidence.certificate import parse, verify
 from coflex.evidence.checkpoint import NoteKey
 from coflex.evidence.message import Kind, decode, decode_set_point
@@ -24,7 +24,13 @@ from coflex.process.lookups import EVIDENCE
 from coflex.process.measure import measure
 from coflex.process.report import CERTIFICATE, report
 from coflex.process.settle import settle
+from coflex.settlement.inputs import Inputs
+from coflex.settlement.records import read
+from coflex.settlement.shelf import load_rule
+from coflex.settlement.summary import settled
+from coflex.settlement.trail import gaps
 from coflex.simulation.devices import SimulatedDevices
+from support.command import coflex
 from support.verbs import Kept, before, small_day
 
 
@@ -52,6 +58,15 @@ class Day:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     return Day(tmp_path_factory.mktemp("day") / "measurements")
+
+
+@pytest.fixture(scope="module")
+def told_of(day: Day) -> Kept:
+    """What the report puts out once the day is settled."""
+    kept = Kept()
+    settle(day.day, day.store)
+    report(day.day, day.store, kept, day.field)
+    return kept
 
 
 def plain() -> MemoryStore:
@@ -90,11 +105,8 @@ def test_what_the_log_tells_is_what_flowed_to_a_watt_hour(day: Day) -> None:
 
 
 @pytest.mark.spec("CERT-01", "SET-05")
-def test_one_award_is_followed_from_offer_to_payment_and_its_certificate_holds_offline(day: Day) -> None:
-    settle(day.day, day.store)
-    kept = Kept()
-    report(day.day, day.store, kept, day.field)
-    trail, certificate = kept.given[0][2]["trail"], kept.files[CERTIFICATE]
+def test_one_award_is_followed_from_offer_to_payment_and_its_certificate_holds_offline(day: Day, told_of: Kept) -> None:
+    trail, certificate = told_of.given[0][2]["trail"], told_of.files[CERTIFICATE]
     assert [one["step"] for one in trail["steps"]] == [
         "offer", "award", "set point", "acknowledgement", "acknowledgement", "measurement", "settlement line",
         "payment",
@@ -108,6 +120,25 @@ def test_one_award_is_followed_from_offer_to_payment_and_its_certificate_holds_o
     broken["records"][0]["message"] = broken["records"][1]["message"]
     (forged,) = parse(json.dumps(broken).encode())
     assert verify(forged)
+
+
+@pytest.mark.spec("SET-05", "SET-06")
+def test_every_charge_of_the_day_rests_on_the_log_and_anyone_settles_it_again_to_the_cent(
+    day: Day, told_of: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "inputs.json").write_text(json.dumps(told_of.given[0][1]["inputs"]), encoding="utf-8")
+    inputs = read(Inputs, (tmp_path / "inputs.json").read_text(encoding="utf-8"), "inputs.json")
+    _, run = settled(inputs, {name: load_rule(name) for name in ("local_congestion", "mfrr")})
+    # Which certificate proves a message is known once somebody asks for it.
+    assert {gaps(line) for line in run.lines} == {("certificate",)}
+    assert {line.charge.evidence.log_size for line in run.lines} == {day.evidence["size"]}
+    orders = {f"message {one['leaf']}" for one in day.evidence["orders"]}
+    assert {line.charge.evidence.set_point for line in run.lines} == orders
+    told = json.loads(coflex("settlement", "run", tmp_path, "--json").stdout)
+    balances = {one.party: one.balance_cents for one in day.all(Statement)}
+    assert {one.party: one.balance_cents for one in run.accounts} == balances
+    assert (told["lines"], told["fee_cents"]) == (len(run.lines), balances["platform"])
+    assert coflex("settlement", "verify", tmp_path).exit_code == 0
 
 
 def test_the_day_again_gives_the_same_log_to_the_byte_and_asking_twice_adds_nothing(day: Day, tmp_path: Path) -> None:

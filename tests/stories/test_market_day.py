@@ -37,7 +37,6 @@ SETTINGS = CaseSettings(
     design="beflexible_six",
     load_scale=8.0,
     pv_scale=36.0,
-    fee_share=Decimal("0.02"),
     tso=TsoSettings(up_mw=10.0, down_mw=10.0, price_limit_eur_mwh=Decimal(300)),
     devices=DeviceSettings(failure_share=0.04, noise_share=0.0),
 )

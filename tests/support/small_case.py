@@ -47,7 +47,6 @@ def small_case(seed: int = 7, day: date = DAY) -> Case:
         design="beflexible_six",
         load_scale=1.0,
         pv_scale=1.0,
-        fee_share=Decimal("0.02"),
         tso=TsoSettings(up_mw=0.5, down_mw=0.5, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.1, noise_share=0.0),
     )

@@ -37,6 +37,14 @@ class Reason(StrEnum):
     PRICE_LIMIT = "price_limit"
 
 
+def award_name(offer: str, step: int) -> str:
+    """The name of what was bought from a price step of an offer.
+
+    Charges take it into their own names, of which | and # separate the parts: here they are written as in addresses.
+    """
+    return f"{offer.replace('|', '%7C').replace('#', '%23')} step {step}"
+
+
 @dataclass(frozen=True, slots=True)
 class Award:
     """A quantity bought in one quarter-hour, from one price step of an offer."""
@@ -55,6 +63,11 @@ class Award:
     bid_eur_mwh: Decimal
     price_eur_mwh: Decimal
     status: Status
+
+    @property
+    def name(self) -> str:
+        """Its name among what was bought of a unit or group in the session and quarter-hour."""
+        return award_name(self.offer, self.step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ class Product:
 
     `tick_kw`: quantities are whole multiples of it. `price_cap_eur_mwh`: no offer above it, none below its negative.
     `tolerance`: share of the ordered energy by which delivery may miss it unpunished.
-    `penalty_share`: share of the bid price that an undelivered MWh costs beyond not being paid.
+    `penalty_share`: share of the bid price that an undelivered MWh costs beyond not being paid. Both as the product is
+    sold; it is settled by a rule that says the same.
 
     Location: `perimeters` in which units may be connected; empty means everywhere.
     Window, in the market's zone: `months` 1 to 12, `weekdays` 1 (Monday) to 7, `hours` 0 to 23; empty means all.

@@ -40,23 +40,27 @@ class SettlementLine:
     """One award settled for one unit and quarter-hour. Energies in kWh, unsigned in `direction`; `amount` exact.
 
     `amount_eur`: what the buyer owes the provider for delivery; `penalty_eur`: what the provider owes the buyer.
+    `award`: its name in the session. `baseline_kwh`, `measured_kwh`: signed, injection positive; None where there is
+    none, and nothing was paid. `rule`: id and version of the rule document, as "mfrr@1".
     """
 
     unit: str
     start: datetime
     session: str
+    award: str
     buyer: str
     provider: str
     direction: Direction
     ordered_kwh: Decimal
     baseline_method: str
-    baseline_kwh: Decimal
-    measured_kwh: Decimal
+    baseline_kwh: Decimal | None
+    measured_kwh: Decimal | None
     delivered_kwh: Decimal
     paid_kwh: Decimal
     price_eur_mwh: Decimal
     amount_eur: Decimal
     penalty_eur: Decimal
+    rule: str
     remark: str
 
 

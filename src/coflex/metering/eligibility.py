@@ -126,16 +126,3 @@ def reasons(
     return {
         day: verdict or why(at) for at, (day, verdict) in enumerate(zip(days, verdicts, strict=True)) if at not in used
     }
-
-
-def eligible_days(
-    days: Sequence[date], target_day: date, excluded: Collection[date], holidays: Collection[date] = ()
-) -> Bools:
-    """Which days may stand for the target day: earlier, of its day type, not excluded (events, outages).
-
-    Two day types: working days, and Saturdays, Sundays and `holidays`. Shape (days,).
-    """
-    rule = DayRule(Like.TWO, oldest=10**6)
-    return may_stand(
-        judge_days(days, target_day, rule, UnitCalendar(frozenset(excluded), holidays=frozenset(holidays)))
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -24,19 +24,24 @@ from coflex.grid.network import Network, build
 from coflex.market.design import Design, SessionPlan, schedule
 from coflex.market.design.operating import unheld
 from coflex.process.ports import Case, Transaction
+from coflex.process.terms import unnamed, unsettled
+from coflex.settlement.document import Rule
+from coflex.settlement.shelf import Rulebook, rulebook
 
 SESSIONS = "sessions"
 
 
 @dataclass(frozen=True, eq=False)
 class Day:
-    """A case and a design laid on its delivery day. u units in the order of `units`.
+    """A case and a design laid on its delivery day, and the rules by which it is settled. u units in the order of
+    `units`.
 
     Raises Refused with everything that the design asks and the operating day does not do.
     """
 
     case: Case
     design: Design
+    rules: Rulebook = field(default_factory=rulebook)
 
     def __post_init__(self) -> None:
         refuse(f"The design {self.design.id} in the operating day", unheld(self.design))
@@ -126,6 +131,21 @@ class Day:
                 return product
         what = f"product '{named}'" if named else f"{scope} product"
         raise CoflexError(f"Session {plan.id} trades a {what} that the case does not have.", "Add it to products.csv.")
+
+    def rule(self, plan: SessionPlan) -> Rule:
+        """The rule that settles what a session sells. Raises CoflexError where there is none; see `check_terms`."""
+        product = self.product(plan)
+        rule = self.rules.of(product)
+        if rule is None:
+            wanted = self.rules.id_of(product)
+            raise CoflexError(f"There is no settlement rule '{wanted}'.", "Write it into the folder rules of the case.")
+        return rule
+
+    def check_terms(self) -> None:
+        """Raise Refused with every reason why what the day sells cannot be settled by the rules of its products."""
+        sold = [(plan, self.product(plan)) for plan in self.plans]
+        ids = [("unit", one.id) for one in self.units] + [("party", one.id) for one in self.case.parties]
+        refuse(f"The settlement of the case {self.case.settings.id}", (*unsettled(sold, self.rules), *unnamed(ids)))
 
     def groups(self, scope: Scope) -> tuple[Group, ...]:
         return tuple(sorted((g for g in self.case.groups if g.scope is scope), key=lambda g: g.id))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from coflex.domain.activation import Replacement
 from coflex.domain.clearing import Holding, Status
+from coflex.domain.errors import NotReady
 from coflex.domain.offer import Offer
 from coflex.domain.qualification import StaticLight, StaticMode, Verdict
 from coflex.domain.quantity import Direction, Floats, Ints
@@ -17,6 +19,9 @@ from coflex.market.design import SessionPlan
 from coflex.market.ledger import changeable
 from coflex.process.day import Day
 from coflex.process.ports import Transaction
+from coflex.settlement.document import Rule
+from coflex.settlement.inputs import Inputs
+from coflex.settlement.records import read
 
 # The states of a day's grid, in the order in which they are told.
 STATES = ("forecast", "planned", "untouched", "actual")
@@ -24,6 +29,20 @@ STATES = ("forecast", "planned", "untouched", "actual")
 ACTIVATED = "activated"
 # The document that tells where the log holds the day's set points and measurements.
 EVIDENCE = "evidence"
+# The documents that settling leaves behind: the record of each baseline; deliveries and rules.
+BASELINES = "baselines"
+SETTLEMENT = "settlement"
+
+
+def kept_settlement(t: Transaction) -> tuple[Inputs, dict[str, Rule]]:
+    """What the day was settled from: deliveries, and rules by id. Raises NotReady where the store does not hold it."""
+    kept = t.document(SETTLEMENT)
+    if kept is None:
+        raise NotReady("The day is not settled yet.", "Run coflex settle first.")
+    if "inputs" not in kept:
+        raise NotReady("The store does not hold what this day was settled from.", "Run the day again from the start.")
+    rules = {name: Rule.model_validate(rule) for name, rule in kept["rules"].items()}
+    return read(Inputs, json.dumps(kept["inputs"]), SETTLEMENT), rules
 
 
 def free_power(t: Transaction, source: SessionPlan, session: SessionPlan) -> tuple[Floats, Floats]:

@@ -44,7 +44,7 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True)
 class CaseSettings:
-    """The case's own page: what, where, when, and the numbers of its counterparts. `fee_share` of every payment."""
+    """The case's own page: what, where, when, and the numbers of its counterparts."""
 
     id: str
     title: str
@@ -55,7 +55,6 @@ class CaseSettings:
     design: str
     load_scale: float
     pv_scale: float
-    fee_share: Decimal
     tso: TsoSettings
     devices: DeviceSettings
 

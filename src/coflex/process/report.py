@@ -28,7 +28,7 @@ from coflex.domain.unit import Group, Scope, Technology, Unit
 from coflex.market.design import SessionPlan
 from coflex.process.coupled import Coupled, coupled_market
 from coflex.process.day import Day
-from coflex.process.lookups import EVIDENCE, STATES, planned_holdings
+from coflex.process.lookups import EVIDENCE, SETTLEMENT, STATES, kept_settlement, planned_holdings
 from coflex.process.operation import OPERATION
 from coflex.process.ports import Event, Evidence, Publisher, Store, Table, Transaction
 from coflex.process.profile import sent_in
@@ -40,7 +40,10 @@ from coflex.reporting.interface import Netting, netting
 from coflex.reporting.market import interface_section, merit_section, needs_section, session_view
 from coflex.reporting.outlook import forecast_section
 from coflex.reporting.trail import Followed, chosen, trail_section
-from coflex.settlement.statement import LineCents, book
+from coflex.settlement.books import Run
+from coflex.settlement.inputs import Inputs
+from coflex.settlement.records import plain
+from coflex.settlement.summary import LineCents, line_cents, settled
 
 CERTIFICATE = "certificate.json"
 
@@ -67,7 +70,7 @@ def report(day: Day, store: Store, publisher: Publisher, evidence: Evidence | No
     Raises NotReady before the day is settled.
     """
     with store.transaction() as t:
-        if t.document("settlement") is None:
+        if t.document(SETTLEMENT) is None:
             raise NotReady("The day is not settled yet.", "Run coflex settle first.")
         past = _read(day, t)
         coupled = coupled_market(day, t)
@@ -77,7 +80,12 @@ def report(day: Day, store: Store, publisher: Publisher, evidence: Evidence | No
     files = {}
     if evidence is not None and followed is not None:
         files[CERTIFICATE] = evidence.certificate((followed.order_leaf, followed.reading_leaf))
-    page = publisher.publish(_tables(past), {"kpis": {"kpis": listed}}, _contents(past, listed, followed), files)
+    page = publisher.publish(
+        _tables(past),
+        {"kpis": {"kpis": listed}, "inputs": plain(past.inputs)},
+        _contents(past, listed, followed),
+        files,
+    )
     money = balance(past.statements)
     bought = {scope: sum(a.quantity_kw for a in past.awards_of(scope)) * past.hours / 1000 for scope in Scope}
     return Reported(
@@ -115,6 +123,8 @@ class _Past:
     limits: tuple[Limitation, ...]
     replaced: tuple[Replacement, ...]
     readings: tuple[Reading, ...]
+    inputs: Inputs
+    run: Run
     lines: tuple[SettlementLine, ...]
     postings: tuple[Posting, ...]
     statements: tuple[Statement, ...]
@@ -197,12 +207,13 @@ class _Past:
 
     @cached_property
     def line_cents(self) -> tuple[LineCents, ...]:
-        return book(self.lines, self.day.case.settings.fee_share).line_cents
+        return line_cents(self.lines, self.run)
 
 
 def _read(day: Day, t: Transaction) -> _Past:
     fixed = Status.DEFINITIVE
     firm = {plan.id: plan.firm for plan in day.plans}
+    inputs, rules = kept_settlement(t)
     outlooks = [(plan, t.series(f"{plan.id}/forecast")) for plan in day.plans]
     return _Past(
         day=day,
@@ -219,6 +230,8 @@ def _read(day: Day, t: Transaction) -> _Past:
         limits=t.all(Limitation),
         replaced=t.all(Replacement),
         readings=t.all(Reading),
+        inputs=inputs,
+        run=settled(inputs, rules)[1],
         lines=t.all(SettlementLine),
         postings=t.all(Posting),
         statements=t.all(Statement),

@@ -16,7 +16,7 @@ from coflex.domain.statement import Cause, Posting, SettlementLine, Statement
 from coflex.domain.time import Axis, local_label
 from coflex.domain.unit import Unit
 from coflex.reporting.form import euros, number, summed
-from coflex.settlement.statement import LineCents
+from coflex.settlement.summary import LineCents
 
 WORST = 12
 # From this many missed orders on a unit counts as failed.
@@ -199,7 +199,7 @@ def _by_technology(
 def _worst_lines(lines: Sequence[SettlementLine], zone: ZoneInfo) -> list[dict[str, Any]]:
     """The lines with the largest shortfall; none of those that were delivered in full."""
     short = [line for line in lines if line.delivered_kwh < line.ordered_kwh]
-    short.sort(key=lambda x: (x.delivered_kwh - x.ordered_kwh, x.start, x.unit, x.session, x.price_eur_mwh))
+    short.sort(key=lambda x: (x.delivered_kwh - x.ordered_kwh, x.start, x.unit, x.session, x.award))
     return [
         {
             "unit": line.unit,

@@ -14,7 +14,7 @@ from coflex.domain.qualification import LimitKind
 from coflex.domain.quantity import Direction, Floats
 from coflex.domain.statement import SettlementLine, Statement
 from coflex.domain.time import Axis
-from coflex.settlement.statement import LineCents
+from coflex.settlement.summary import LineCents
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +83,20 @@ class SettledLine:
     unit: str
     start: datetime
     session: str
+    award: str
     buyer: str
     provider: str
     direction: Direction
     ordered_kwh: Decimal
     baseline_method: str
-    baseline_kwh: Decimal
-    measured_kwh: Decimal
+    baseline_kwh: Decimal | None
+    measured_kwh: Decimal | None
     delivered_kwh: Decimal
     paid_kwh: Decimal
     price_eur_mwh: Decimal
     amount_eur: Decimal
     penalty_eur: Decimal
+    rule: str
     remark: str
     booking: str
     amount_cents: int

@@ -15,7 +15,7 @@ from coflex.domain.reading import Quality, Reading
 from coflex.domain.statement import SettlementLine
 from coflex.domain.time import QUARTER, local_label
 from coflex.reporting.form import euros
-from coflex.settlement.statement import LineCents
+from coflex.settlement.summary import LineCents
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,14 @@ class Followed:
 def chosen(
     lines: Sequence[SettlementLine], cents: Sequence[LineCents], awards: Iterable[Award], readings: Iterable[Reading]
 ) -> tuple[SettlementLine, LineCents, Award] | None:
-    """The line to follow: paid and unpenalised, measured, of a unit's own award that it fills; the dearest of them."""
-    own = {(a.session, a.unit, a.start): a for a in awards if a.unit is not None}
+    """The line to follow: paid and unpenalised, measured, of a unit's own award; the dearest of them."""
+    own = {(a.session, a.unit, a.start, a.name): a for a in awards if a.unit is not None}
     measured = {(r.unit, r.start) for r in readings if r.quality is Quality.MEASURED}
     able = [
         (line, paid, award)
         for line, paid in zip(lines, cents, strict=True)
         if paid.amount > 0 and not paid.penalty and (line.unit, line.start) in measured
-        if (award := own.get((line.session, line.unit, line.start))) is not None
-        if award.price_eur_mwh == line.price_eur_mwh
+        if (award := own.get((line.session, line.unit, line.start, line.award))) is not None
     ]
     return max(able, key=lambda one: (one[1].amount, one[0].start, one[0].unit), default=None)
 
@@ -81,6 +80,6 @@ def _steps(one: Followed) -> list[tuple[str, datetime | None, str, str]]:
         ("set point", point.start, told, f"message {one.order_leaf}"),
         *(("acknowledgement", at, f"taken by the {hop.replace('_', ' ')}", "") for hop, at in one.hops),
         ("measurement", ends, flowed, f"message {one.reading_leaf}"),
-        ("settlement line", None, settled, f"{line.session}, {line.unit}"),
+        ("settlement line", None, settled, f"{line.session}, {line.unit}, rule {line.rule}"),
         ("payment", None, paid, one.cents.booking),
     ]

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
-from coflex.domain.errors import CoflexError
+from coflex.domain.errors import CoflexError, Unbalanced
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Account, Cause, Charge, Evidence, Line, Measure, Posting, Total
 from coflex.settlement.charges import EXACT
-from coflex.settlement.statement import check_balance
 
 ROUNDING = "rounding"
 ZERO = Decimal(0)
@@ -117,6 +116,16 @@ def balance(found: Iterable[Account], platform: str = "platform") -> Balance:
     paid = sum(total.paid_cents for one in others for total in one.totals)
     received = sum(total.received_cents for one in others for total in one.totals)
     return Balance(paid, received, sums.get(platform, 0), sums.get(ROUNDING, 0))
+
+
+def check_balance(postings: Iterable[Posting]) -> None:
+    """Raise Unbalanced, naming the booking, when the postings of one do not add to zero."""
+    sums: dict[str, int] = defaultdict(int)
+    for posting in postings:
+        sums[posting.booking] += posting.cents
+    for booking, rest in sorted(sums.items()):
+        if rest:
+            raise Unbalanced(f"The booking '{booking}' is off by {rest} cents.", "Book both sides of every amount.")
 
 
 def spread(cents: int, amounts: Sequence[Decimal]) -> tuple[int, ...]:

@@ -57,6 +57,19 @@ class _Award:
         return sum((item.amount for item in self.items if item.cause is Cause.PENALTY), ZERO)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One award's part of a delivery that was judged, kWh: of what stood as ordered, what was delivered, what is paid,
+    and what is missing (or too much) beyond the tolerance."""
+
+    bought: Bought
+    price: Decimal
+    ordered: Decimal
+    delivered: Decimal
+    paid: Decimal
+    missed: Decimal
+
+
 def settle(inputs: Inputs, rules: Mapping[str, Rule]) -> tuple[Charge, ...]:
     """The charges of a settlement period.
 
@@ -138,15 +151,24 @@ def _payers(delivery: Delivery, rule: Rule, purchase: Purchase | None) -> dict[s
     return dict(sorted(shares.items()))
 
 
-def _energy(delivery: Delivery, rule: Rule, outcome: Outcome) -> Iterator[_Award]:
-    """The energy of each award, paid and missed: the cheapest are delivered first, the dearest missed."""
+def steps(delivery: Delivery, rule: Rule, outcome: Outcome) -> tuple[Step, ...]:
+    """The awards of a delivery in the order of their prices: the cheapest are ordered, delivered and paid first, the
+    dearest missed. Each of the four energies adds to that of the delivery."""
     priced = [(one, one.price(rule.pricing) or ZERO) for one in delivery.bought]
+    if not priced:
+        return ()
     priced.sort(key=lambda pair: (pair[1], pair[0].award))
-    ordered = fill(delivery.ordered_kwh, [one.energy_kwh for one, _ in priced]) if priced else ()
-    paid = fill(outcome.paid, ordered) if priced else ()
-    missed = fill(outcome.deficient + outcome.surplus, ordered[::-1])[::-1] if priced else ()
-    for (one, price), due, short in zip(priced, paid, missed, strict=True):
-        yield _energy_award(one, price, due, short, rule, outcome.remark)
+    ordered = fill(delivery.ordered_kwh, [one.energy_kwh for one, _ in priced])
+    delivered, paid = fill(outcome.delivered, ordered), fill(outcome.paid, ordered)
+    missed = fill(outcome.deficient + outcome.surplus, ordered[::-1])[::-1]
+    columns = zip(priced, ordered, delivered, paid, missed, strict=True)
+    return tuple(Step(one, price, *energies) for (one, price), *energies in columns)
+
+
+def _energy(delivery: Delivery, rule: Rule, outcome: Outcome) -> Iterator[_Award]:
+    """The energy of each award, paid and missed."""
+    for one in steps(delivery, rule, outcome):
+        yield _energy_award(one.bought, one.price, one.paid, one.missed, rule, outcome.remark)
 
 
 def _energy_award(one: Bought, price: Decimal, due: Decimal, short: Decimal, rule: Rule, remark: str) -> _Award:

@@ -1,4 +1,4 @@
-"""Books over many lines, as expressions: what `coflex.settlement.statement` does with few.
+"""Books over many lines, as expressions: one booking for each session, buyer and provider, of up to three moves.
 
 Lines come from `coflex.settlement.columns.lines`, with whole cents and a rest in 1e-14 of a cent. Sums of rests are
 kept in two parts, so that they fit into 64 bits however many lines there are.

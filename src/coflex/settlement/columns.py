@@ -1,4 +1,4 @@
-"""Settlement of many points at once, as expressions over tables: what `coflex.settlement.lines` says of one line.
+"""Settlement of many points at once, as expressions over tables: what `coflex.settlement.charges` says of one delivery.
 
 An expression is built from Ibis tables that are handed in, and runs on whatever engine they are on. All of it is
 arithmetic of 64-bit integers, for that is the one arithmetic in which every engine agrees:

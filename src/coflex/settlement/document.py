@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coflex.domain.product import PricingRule
 from coflex.domain.statement import Measure
+from coflex.domain.unit import Scope
 from coflex.settlement.rules import Response, SettlementRule
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
@@ -286,6 +287,23 @@ class Rule(Part):
             yield "transfer", "not_used", "No energy is settled, so none is transferred; take this out."
         if self.delivered.by is By.INTERFACE and self.transfer is not None:
             yield "transfer", "not_used", "Reactive energy is in no balance; take this out."
+
+
+class ProductRules(Part):
+    """Which rule settles which product, by ids: that of the product where it is named, else that of its scope."""
+
+    version: int = Field(ge=1)
+    scopes: dict[Scope, str]
+    products: dict[str, str] = Field(default_factory=dict)
+
+    def faults(self) -> Iterator[Fault]:
+        for scope in Scope:
+            if scope not in self.scopes:
+                yield (
+                    f"scopes.{scope.value}",
+                    "missing_key",
+                    f"Products of the scope '{scope.value}' have no rule; add it.",
+                )
 
 
 def kept(curve: Curve, share: Decimal | None) -> Decimal:

@@ -20,6 +20,7 @@ from coflex.settlement.invoice import Details
 
 T = TypeVar("T")
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # one a kind: making one takes longer than reading with it
+_HINTS: dict[Any, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return _ADAPTERS[kind]
 
 
+def _hints(kind: Any) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
+
+
 def _unknown(data: Any, kind: Any, path: str, place: str) -> Iterator[Finding]:
     """Keys that no dataclass of the kind has."""
     origin = get_origin(kind)
     if is_dataclass(kind) and isinstance(data, dict):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         for name, value in data.items():
             inner = f"{path}.{name}".removeprefix(".")
             if name not in hints:

@@ -1,4 +1,4 @@
-"""Settlement rules: the few numbers that say how a delivery is paid and a shortfall punished.
+"""The terms of a rule: the few numbers by which a delivery is paid and a shortfall punished.
 
 Mathematics, worked example and sources: docs/mathematics/settlement.md.
 """
@@ -12,8 +12,6 @@ from enum import StrEnum
 from itertools import pairwise
 
 from coflex.domain.errors import Finding, refuse
-from coflex.domain.product import Product
-from coflex.domain.unit import Scope
 
 
 class Response(StrEnum):
@@ -79,15 +77,3 @@ class SettlementRule:
                 # Cut off where every engine of a city cuts off, so that all give the same cents.
                 return y0 * ordered + step.quantize(Decimal("1e-7"), ROUND_DOWN)
         return self.payment[-1][1] * ordered
-
-
-def rule_of(product: Product) -> SettlementRule:
-    """The rule of a product of the catalogue: global products by requested response, local ones by metered."""
-    response = Response.REQUESTED if product.scope is Scope.GLOBAL else Response.METERED
-    return SettlementRule(response, product.tolerance, product.penalty_share)
-
-
-def usef_rule(penalty_eur_mwh: Decimal) -> SettlementRule:
-    """The USEF settlement (UFTP specification, settle phase): delivery paid up to the order, every missing MWh,
-    and every MWh the wrong way, charged at a price agreed beforehand; no tolerance."""
-    return SettlementRule(Response.METERED, penalty_eur_mwh=penalty_eur_mwh, opposite_counts=True)

@@ -450,6 +450,7 @@ def _parties(providers: Sequence[str], owners: Sequence[str]) -> tuple[Party, ..
 
 
 def _products() -> tuple[Product, ...]:
+    """Sold on the terms of the rules that settle them, `local_congestion` and `mfrr`."""
     local = Product(
         id=_LOCAL,
         scope=Scope.LOCAL,
@@ -465,5 +466,5 @@ def _products() -> tuple[Product, ...]:
         tolerance=Decimal("0.10"),
         penalty_share=Decimal("0.5"),
     )
-    system = replace(local, id=_GLOBAL, scope=Scope.GLOBAL, full_activation_time_s=900, tolerance=Decimal("0.05"))
+    system = replace(local, id=_GLOBAL, scope=Scope.GLOBAL, full_activation_time_s=900, penalty_share=Decimal(1))
     return (local, system)

@@ -137,7 +137,6 @@ def substation(number: int, seed: int, grids: Mapping[str, MediumVoltage], day: 
         design="beflexible_six",
         load_scale=1.0,
         pv_scale=1.0,
-        fee_share=Decimal("0.02"),
         tso=TsoSettings(up_mw=10.0, down_mw=10.0, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.04, noise_share=0.0),
     )

@@ -106,7 +106,6 @@ def demo_case() -> Case:
         design="beflexible_six",
         load_scale=1.0,
         pv_scale=1.0,
-        fee_share=Decimal("0.02"),
         tso=TsoSettings(up_mw=1.0, down_mw=1.0, price_limit_eur_mwh=Decimal(300)),
         devices=DeviceSettings(failure_share=0.05, noise_share=0.0),
     )

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 
 from coflex.adapters.cli import screen
-from coflex.adapters.cli.command import Json, application
+from coflex.adapters.cli.command import Json, application, instant_of
 from coflex.domain.errors import CoflexError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ Weather = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Table of start and temperature_c."),
 ]
+Events = Annotated[list[str] | None, typer.Option("--event", metavar="DATE", help="Day of an earlier event.")]
+Holidays = Annotated[list[str] | None, typer.Option("--holiday", metavar="DATE", help="Public holiday.")]
 
 baselines = typer.Typer(help="Baselines: methods, computing them, and checking them.", no_args_is_help=True)
 
@@ -99,19 +101,17 @@ def list_(
 def compute(
     ctx: typer.Context,
     readings: Readings,
-    start: Annotated[datetime, typer.Option("--from", parser=lambda t: _instant(t), metavar="INSTANT", help="Start.")],
-    end: Annotated[datetime, typer.Option("--to", parser=lambda t: _instant(t), metavar="INSTANT", help="End.")],
+    start: Annotated[datetime, typer.Option("--from", parser=instant_of, metavar="INSTANT", help="Start.")],
+    end: Annotated[datetime, typer.Option("--to", parser=instant_of, metavar="INSTANT", help="End.")],
     notice: Annotated[
         datetime | None,
-        typer.Option(parser=lambda t: _instant(t), metavar="INSTANT", help="When the order was known; else the start."),
+        typer.Option(parser=instant_of, metavar="INSTANT", help="When the order was known; else the start."),
     ] = None,
     method: MethodName = "last_4_alike",
     unit: Annotated[str, typer.Option(help="The unit; of a folder of days, all points are taken.")] = "",
     peers: Annotated[list[str] | None, typer.Option(metavar="UNIT", help="Control group; several times.")] = None,
-    events: Annotated[
-        list[str] | None, typer.Option("--event", metavar="DATE", help="Day of an earlier event.")
-    ] = None,
-    holidays: Annotated[list[str] | None, typer.Option("--holiday", metavar="DATE", help="Public holiday.")] = None,
+    events: Events = None,
+    holidays: Holidays = None,
     outages: Annotated[list[str] | None, typer.Option("--outage", metavar="DATE", help="Day of an outage.")] = None,
     weather: Weather = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the baselines of all points go.")] = None,
@@ -186,8 +186,8 @@ def check(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Placebo events on every so many days; not 7.")] = 1,
     gaming: Annotated[bool, typer.Option("--gaming", help="Also what steering the baseline would bring.")] = False,
-    holidays: Annotated[list[str] | None, typer.Option("--holiday", metavar="DATE", help="Public holiday.")] = None,
-    events: Annotated[list[str] | None, typer.Option("--event", metavar="DATE", help="Day of an event.")] = None,
+    holidays: Holidays = None,
+    events: Events = None,
     weather: Weather = None,
     zone: Zone = "Europe/Rome",
     as_json: Json = False,
@@ -244,14 +244,6 @@ def _dates(given: list[str] | None) -> frozenset[date]:
         return frozenset(date.fromisoformat(text) for text in given or ())
     except ValueError as error:
         raise CoflexError(f"That is no date: {error}.", "Write dates as 2016-05-12.") from None
-
-
-def _instant(text: str | datetime) -> datetime:
-    """An instant as it is typed, with its offset."""
-    made = text if isinstance(text, datetime) else datetime.fromisoformat(text)
-    if made.tzinfo is None:
-        raise typer.BadParameter("an instant has its offset, as in 2016-07-05T18:00+02:00")
-    return made
 
 
 def _zone(name: str) -> ZoneInfo:

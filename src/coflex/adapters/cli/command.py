@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
@@ -32,6 +32,14 @@ def application(ctx: typer.Context, as_json: bool) -> Iterator[World]:
         told = error if isinstance(error, CoflexError) else screen.unexpected(error)
         screen.put_fault(told, as_json)
         raise typer.Exit(EXIT_REFUSED if told is error else EXIT_UNEXPECTED) from None
+
+
+def instant_of(given: str | datetime) -> datetime:
+    """An instant as it is typed, with its offset."""
+    made = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+    if made.tzinfo is None:
+        raise typer.BadParameter("an instant has its offset, as in 2016-07-05T18:00+02:00 or 2016-07-05T16:00Z")
+    return made
 
 
 def day_of(given: str | date) -> date:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coflex.adapters.cli import screen
-from coflex.adapters.cli.command import Json, application, day_of
+from coflex.adapters.cli.command import Json, application, day_of, instant_of
 from coflex.domain.errors import CoflexError, Finding, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from coflex.settlement.invoice import Invoice
 
 Here = Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Folder of the settlement.")]
-Instant = Annotated[str, typer.Option("--at", metavar="INSTANT", help="When, as 2026-12-05T10:00:00Z.")]
+Instant = Annotated[
+    datetime, typer.Option("--at", parser=instant_of, metavar="INSTANT", help="When, as 2026-12-05T10:00:00Z.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in a sentence.")]
 FORMS = ("html", "pdf", "csv", "xml")
 
@@ -161,16 +163,17 @@ def run(ctx: typer.Context, folder: Here, as_json: Json = False) -> None:
 
 
 def _run(place: Path) -> Ran:
-    from coflex.adapters.cli.settlement_folder import Folder, accounts_csv, adjustments_csv, rules_of
+    from coflex.adapters.cli.settlement_folder import Folder, accounts_csv, adjustments_csv
     from coflex.settlement.books import balance, correct
     from coflex.settlement.charges import settle
     from coflex.settlement.records import lines_of
+    from coflex.settlement.shelf import read_rules
     from coflex.settlement.transfer import adjustments
 
     folder = Folder(place)
     inputs = folder.inputs
     texts = folder.rule_texts(one.rule for one in inputs.deliveries)
-    rules = rules_of(texts)
+    rules = read_rules(texts)
     made = correct(folder.posted, settle(inputs, rules), inputs.period)
     where = "none: nothing to post"
     if made.lines:
@@ -401,7 +404,7 @@ def dispute(
         from coflex.settlement.dispute import open_dispute
 
         here = Folder(folder)
-        opened = open_dispute(name, _line(here, line), party, _instant(at), reason)
+        opened = open_dispute(name, _line(here, line), party, at, reason)
         here.put_dispute(opened, new=True)
         _tell(Contested(opened.id, opened.line, opened.state, 0), as_json)
 
@@ -430,15 +433,16 @@ def decide(
     """
     with application(ctx, as_json):
         given = [_change(one, source) for one in changes or []]
-        _tell(_decide(folder, name, by, _instant(at), reason, given, withdraw), as_json)
+        _tell(_decide(folder, name, by, at, reason, given, withdraw), as_json)
 
 
 def _decide(
     place: Path, name: str, by: str, at: datetime, reason: str, changes: Sequence[Change], back: bool
 ) -> Contested:
-    from coflex.adapters.cli.settlement_folder import Folder, rules_of
+    from coflex.adapters.cli.settlement_folder import Folder
     from coflex.settlement import dispute as disputes
     from coflex.settlement.books import accounts
+    from coflex.settlement.shelf import read_rules
 
     folder = Folder(place)
     contested = folder.dispute(name)
@@ -447,7 +451,7 @@ def _decide(
         folder.put_dispute(withdrawn, new=False)
         return Contested(withdrawn.id, withdrawn.line, withdrawn.state, 0)
     inputs = folder.inputs
-    rules = rules_of(folder.rule_texts(one.rule for one in inputs.deliveries))
+    rules = read_rules(folder.rule_texts(one.rule for one in inputs.deliveries))
     decided, after = disputes.decide(contested, inputs, rules, changes, at, by, reason)
     cents = 0
     if decided.state is disputes.State.CHANGED:
@@ -468,13 +472,6 @@ def _change(given: str, source: str) -> Change:
     if not equals:
         raise CoflexError(f"'{given}' is no change.", "Write it as measured_kwh=-24.5.")
     return Change(name.strip(), value.strip() or None, source)
-
-
-def _instant(given: str) -> datetime:
-    try:
-        return datetime.fromisoformat(given)
-    except ValueError:
-        raise CoflexError(f"'{given}' is no instant.", "Write it as 2026-12-05T10:00:00Z.") from None
 
 
 def _tell(answer: Contested, as_json: bool) -> None:

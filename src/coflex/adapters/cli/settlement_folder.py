@@ -26,9 +26,8 @@ from coflex.settlement.dispute import Dispute
 from coflex.settlement.document import Rule
 from coflex.settlement.inputs import Inputs
 from coflex.settlement.invoice import Invoice
-from coflex.settlement.reading import read_rule
 from coflex.settlement.records import Lines, Parties, read, write
-from coflex.settlement.shelf import rule_text, rules
+from coflex.settlement.shelf import read_rules, rule_text, rules
 from coflex.settlement.transfer import Adjustment
 
 T = TypeVar("T")
@@ -151,30 +150,12 @@ class Folder:
         inputs = self._read(Inputs, place / "inputs.json", "Take the run's folder from where it was written.")
         lines = self._read(Lines, place / "lines.json", "The run was broken off; delete its folder and run again.")
         documents = {file.stem: text_of(file) for file in sorted((place / "rules").glob("*.yaml"))}
-        return Past(number, inputs, rules_of(documents), lines.lines)
+        return Past(number, inputs, read_rules(documents), lines.lines)
 
     def _read(self, kind: type[T], file: Path, remedy: str) -> T:
         if not file.is_file():
             raise NotReady(f"There is no file {file}.", remedy)
         return read(kind, text_of(file), str(file.relative_to(self.place)))
-
-
-def rules_of(texts: Mapping[str, str]) -> dict[str, Rule]:
-    """Rules by id. Raises Refused with the faults of all documents, each under its file."""
-    found: dict[str, Rule] = {}
-    findings: list[Finding] = []
-    for name, text in texts.items():
-        try:
-            found[name] = read_rule(text, f"{name}.yaml")
-        except Refused as refused:
-            findings += refused.findings
-            continue
-        if found[name].id != name:
-            said = found[name].id
-            findings.append(Finding(f"{name}.yaml", "wrong_id", f"The document says '{said}'; name the file like it."))
-    if findings:
-        raise Refused("Settlement rules", findings)
-    return found
 
 
 def accounts_csv(accounts: Iterable[Account]) -> str:

@@ -307,7 +307,7 @@ KEYS: dict[type[Any], tuple[str, ...]] = {
     Limitation: ("start", "unit", "element"),
     Replacement: ("start", "session", "offer", "step", "unit"),
     Reading: ("unit", "start"),
-    SettlementLine: ("unit", "start", "session", "price_eur_mwh"),  # two price steps of one session: two lines
+    SettlementLine: ("unit", "start", "session", "award"),
     Posting: ("booking", "account", "cause", "session"),
     Statement: ("party",),
     Event: ("number",),

@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 from coflex.adapters.store.mapping import LAYOUTS, Form, Layout
 
-VERSION = "0002"  # the migration that makes these tables: the newest one
+VERSION = "0003"  # the migration that makes these tables: the newest one
 VERSION_TABLE = "coflex_version"
 
 # Collation "C" orders text by code point, as SQLite and Python do: one order of keys in every store.

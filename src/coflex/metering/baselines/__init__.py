@@ -16,7 +16,6 @@ from coflex.metering.baselines.meter import Between, MeterBefore, meter_before
 from coflex.metering.baselines.method import Method, baseline, known
 from coflex.metering.baselines.regression import Per, Regression, Temperature, regression
 from coflex.metering.baselines.result import BaselineResult, Given, Peers, Weather
-from coflex.metering.eligibility import eligible_days
 
 __all__ = [
     "Adjust",
@@ -48,7 +47,6 @@ __all__ = [
     "control_group",
     "day_average",
     "day_averages",
-    "eligible_days",
     "known",
     "meter_before",
     "nominated",

@@ -15,9 +15,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from coflex.documents import parse
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
+from coflex.domain.unit import Technology
 from coflex.metering.baselines.adjustment import SameDay
 from coflex.metering.baselines.agreed import ContractedMaximum, Nominated, Zero
 from coflex.metering.baselines.control import ControlGroup
@@ -56,6 +56,11 @@ class MethodDocument:
     days: DayRule
     kind: str
     method: Method
+
+    @property
+    def agreed(self) -> bool:
+        """Agreed beforehand: nothing that is metered has a say."""
+        return isinstance(self.method, Nominated | Zero | ContractedMaximum)
 
     @property
     def fingerprint(self) -> str:
@@ -99,32 +104,8 @@ def read_method(text: str, place: str) -> MethodDocument:
 
 
 def _mapping(text: str, place: str) -> dict[str, Any]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        refuse(place, _repeated(root, place))
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        message = f"This is no YAML: {getattr(error, 'problem', None) or error}; correct it."
-        raise Refused(place, [Finding(f"{place}{line}", "not_yaml", message)]) from None
-    if not isinstance(data, dict):
-        raise Refused(place, [Finding(place, "not_a_document", "A method is a mapping that begins with its id.")])
+    data = parse(text, place, "A method is a mapping that begins with its id.").data
     return {str(key): value for key, value in data.items()}
-
-
-def _repeated(node: yaml.Node | None, place: str) -> Iterator[Finding]:
-    """YAML readers keep the last of two equal keys without a word."""
-    if isinstance(node, yaml.MappingNode):
-        met: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in met:
-                line = key.start_mark.line + 1
-                message = f"The key '{name}' stands twice in one place; keep one of them."
-                yield Finding(f"{place}, line {line}", "repeated_key", message)
-            met.add(name)
-            yield from _repeated(value, place)
 
 
 def _head(data: Mapping[str, Any], place: str) -> Iterator[Finding]:
@@ -200,6 +181,27 @@ def allowed_methods(service: str, product: str = "", text: str | None = None) ->
     By the product's id where the document names it, else by its service, else the document's default. text: a
     document of one's own in the place of the platform's. Raises Refused on one that cannot be read.
     """
+    lists, _ = _allowed(text)
+    return lists.get(f"products.{product}") or lists.get(f"services.{service}") or lists["default"]
+
+
+def methods_of(
+    technology: Technology, service: str = "", product: str = "", text: str | None = None
+) -> tuple[MethodDocument, ...]:
+    """The methods for a unit of a technology that sells a product, in the order in which they are tried.
+
+    They are those that the product allows; of a technology that the document does not name under `by_history`, those
+    alone that were agreed beforehand. Raises Refused on a document that cannot be read, CoflexError on an unknown id.
+    """
+    _, by_history = _allowed(text)
+    read = tuple(load_method(name) for name in allowed_methods(service, product, text))
+    if technology in by_history:
+        return read
+    return tuple(one for one in read if one.agreed)
+
+
+def _allowed(text: str | None) -> tuple[dict[str, tuple[str, ...]], frozenset[Technology]]:
+    """The lists of a document of allowed methods by where they stand, and what is settled by its own past days."""
     place = "products.yaml" if text is None else "the document of allowed methods"
     if text is None:
         text = resources.files("coflex.metering.baselines").joinpath("products.yaml").read_text(encoding="utf-8")
@@ -217,9 +219,12 @@ def allowed_methods(service: str, product: str = "", text: str | None = None) ->
             findings.append(
                 Finding(f"{place}: {name}", "malformed", "Here belongs a list of ids of methods; give one.")
             )
+    kinds = data.get("by_history") or []
+    if not isinstance(kinds, list) or not set(map(str, kinds)) <= set(Technology):
+        known = ", ".join(Technology)
+        findings.append(Finding(f"{place}: by_history", "malformed", f"Here belongs a list of some of {known}."))
     refuse(place, findings)
-    found = lists.get(f"products.{product}") or lists.get(f"services.{service}") or lists["default"]
-    return tuple(found or ())
+    return {name: tuple(ids or ()) for name, ids in lists.items()}, frozenset(map(Technology, kinds))
 
 
 def check_allowed(method: str, service: str, product: str = "", text: str | None = None) -> tuple[Finding, ...]:

@@ -62,6 +62,12 @@ _NAMED_IN: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# Keys that pages had, and what to do where one still stands.
+_GONE = {
+    "fee_share": "The settlement rules say the fee; remove the key, or draw the case again by coflex case make.",
+}
+
+
 def write_case(folder: Path, case: Case, *, replace: bool = False) -> None:
     """Write a case folder, whole or not at all.
 
@@ -196,7 +202,6 @@ def _check_settings(settings: CaseSettings, profiles: Series | None) -> Iterator
             message = f"The profiles do not hold the day {settings.day}; choose one of theirs."
             yield Finding("case.yaml, key day", "day_outside_profiles", message)
     shares: dict[str, float | Decimal] = {
-        "fee_share": settings.fee_share,
         "devices.failure_share": settings.devices.failure_share,
         "devices.noise_share": settings.devices.noise_share,
     }
@@ -276,7 +281,8 @@ def _read_mapping(node: Any, kind: type[Any], file: str, above: str, findings: l
         name = str(key.value)
         place = f"{file}, line {key.start_mark.line + 1}, key {above}{name}"
         if name not in hints:
-            findings.append(Finding(place, "unknown_key", f"'{name}' is no key here; remove it."))
+            message = _GONE.get(f"{above}{name}", f"'{name}' is no key here; remove it.")
+            findings.append(Finding(place, "unknown_key", message))
         elif name in values:
             findings.append(Finding(place, "repeated_key", f"'{name}' stands twice; remove one."))
         elif is_dataclass(hints[name]):
