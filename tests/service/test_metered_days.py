@@ -242,10 +242,9 @@ def test_what_stands_is_the_last_word_of_a_log_no_smaller_than_the_one_before(ro
             model[unit, start] = said, size, version + 1
         day = world.state.find(MeteredDay, f"{unit}@{PERIOD}")
         known = {one.start: one for one in day.quantities} if day is not None else {}
-        assert {
-            (start, one.kwh, one.log_size, one.version)
-            for start, one in known.items()
-        } == {(at, *one) for (whose, at), one in model.items() if whose == unit}
+        assert {(start, one.kwh, one.log_size, one.version) for start, one in known.items()} == {
+            (at, *one) for (whose, at), one in model.items() if whose == unit
+        }
         lacking = wanted(world)
         done = {one.start for one in known.values() if one.quality is not Quality.MISSING}
         assert set(lacking[unit].quarters if unit in lacking else ()) == set(QUARTERS) - done
