@@ -146,7 +146,7 @@ def test_a_larger_log_supersedes_a_smaller_one_is_stale_and_the_journal_keeps_bo
     (now,) = world.state.get(MeteredDay, f"cu-0001@{PERIOD}").quantities
     assert (now.kwh, now.version, now.log_size) == (Decimal("-27.125"), 2, 200)
     versions = world.journal.history("demo", "metered_day", f"cu-0001@{PERIOD}")
-    assert [b'"kwh":"-25"' in (one.body or b"") for one in versions] == [True, False]
+    assert [b'"kwh":"-25.000"' in (one.body or b"") for one in versions] == [True, False]
     assert [one["corrected"] for one in world.notes("mo", "metered.brought")] == [True]
 
 
@@ -232,19 +232,19 @@ def test_what_stands_is_the_last_word_of_a_log_no_smaller_than_the_one_before(ro
     """Against a model of three lines; `due` and the records agree after each command, and the journal alone gives the
     same."""
     world = Settled(minutes=24 * 60)
-    model: dict[Any, tuple[str | None, int, int]] = {}
+    model: dict[Any, tuple[Decimal | None, int, int]] = {}
     for unit, place, kwh, size in rows:
         start = at(15 * place)
         world.bring({(unit, start): kwh}, log_size=size)
-        stood, top, version = model.get((unit, start), ("none", 0, 0))
-        if place < 4 and size >= top and kwh != stood:
-            model[unit, start] = kwh, size, version + 1
+        said = None if kwh is None else Decimal(kwh)
+        stood, top, version = model.get((unit, start), (Decimal("NaN"), 0, 0))
+        if place < 4 and size >= top and said != stood:
+            model[unit, start] = said, size, version + 1
         day = world.state.find(MeteredDay, f"{unit}@{PERIOD}")
         known = {one.start: one for one in day.quantities} if day is not None else {}
-        assert {
-            (start, None if one.kwh is None else str(one.kwh), one.log_size, one.version)
-            for start, one in known.items()
-        } == {(at, *one) for (whose, at), one in model.items() if whose == unit}
+        assert {(start, one.kwh, one.log_size, one.version) for start, one in known.items()} == {
+            (at, *one) for (whose, at), one in model.items() if whose == unit
+        }
         lacking = wanted(world)
         done = {one.start for one in known.values() if one.quality is not Quality.MISSING}
         assert set(lacking[unit].quarters if unit in lacking else ()) == set(QUARTERS) - done

@@ -80,7 +80,7 @@ def _is_read(world: Settled) -> None:
     for party in ("owner", "sp-1", "mo"):
         days = taken(world("GET", "/metered-days", party))["items"]
         assert [one["unit"] for one in days] == list(UNITS)
-        assert [one["kwh"] for one in days[1]["quantities"]] == ["-40"] * 4
+        assert [one["kwh"] for one in days[1]["quantities"]] == ["-40.000"] * 4
     for party in ("tso", "dso", "sp-2"):
         assert taken(world("GET", "/metered-days", party))["total"] == 0
         assert world("GET", f"/metered-days/cu-0001@{PERIOD}", party).status_code == 404
@@ -214,4 +214,4 @@ def test_readings_that_come_late_are_settled_by_two_persons_through_the_door() -
     assert world("POST", path, None, again | {"inputs": "0" * 64}, **world.ann).status_code == 409
     assert by_two(world, "POST", path, again)["received_cents"] == 400
     history = taken(world("GET", f"/metered-days/cu-0001@{PERIOD}/history", "owner"))["items"]
-    assert [one["record"]["quantities"][0]["kwh"] for one in history] == [None, "-25"]
+    assert [one["record"]["quantities"][0]["kwh"] for one in history] == [None, "-25.000"]

@@ -23,6 +23,8 @@ from coflex.service.state import State
 from coflex.service.verbs.products import MOST_PRICE
 from coflex.service.verbs.resource_forms import Form, Nothing
 
+GRAIN = Decimal("1e-6")
+
 
 class ContractForm(Form, frozen=True):
     """What the provider of `unit` offers its owner from a day on: a share of what it earns with it after claw-back, a
@@ -61,10 +63,11 @@ def _faults(state: State, one: OwnerContract) -> Iterator[Finding]:
         yield Finding("unit", "own_account", "The provider owns the unit itself; nothing is paid on.")
     for name in ("share", "penalty_share"):
         share = getattr(one, name)
-        if not (share.is_finite() and 0 <= share <= 1):
-            yield Finding(name, "out_of_range", "A share lies between 0 and 1; correct it.")
-    if not (one.eur_mwh.is_finite() and 0 <= one.eur_mwh <= MOST_PRICE):
-        yield Finding("eur_mwh", "out_of_range", f"Give 0 to {MOST_PRICE} EUR/MWh.")
+        if not (share.is_finite() and 0 <= share <= 1 and share == share.quantize(GRAIN)):
+            yield Finding(name, "out_of_range", "A share lies between 0 and 1, to six decimals; correct it.")
+    price = one.eur_mwh
+    if not (price.is_finite() and 0 <= price <= MOST_PRICE and price == price.quantize(GRAIN)):
+        yield Finding("eur_mwh", "out_of_range", f"Give 0 to {MOST_PRICE} EUR/MWh, to six decimals.")
     if one.until_day is not None and one.until_day < one.from_day:
         yield Finding("until_day", "ends_first", "It ends before it begins; order the two.")
     yield from _settled(state, "from_day", one.from_day)

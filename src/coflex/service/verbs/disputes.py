@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 
 from coflex.domain.errors import Conflict, Finding, Forbidden, NotFound, refuse
 from coflex.domain.party import Role
@@ -30,6 +31,7 @@ from coflex.settlement.dispute import Dispute, Step, decide, open_dispute, withd
 from coflex.settlement.dispute import State as DisputeState
 
 MOST_CHANGES = 100
+MOST, FINEST = 10**9, Decimal("1e-9")
 
 
 class DisputeForm(Form, frozen=True):
@@ -150,6 +152,17 @@ def _faults(form: DisputeDecision) -> Iterator[Finding]:
     for i, one in enumerate(form.changes):
         yield from text_faults(f"changes[{i}].source", one.source)
         yield from text_faults(f"changes[{i}].value", one.value or "")
+        yield from _number_faults(f"changes[{i}].value", one.value or "")
+
+
+def _number_faults(place: str, text: str) -> Iterator[Finding]:
+    """A value that reads as a number is one of energy, power or price."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return
+    if not number.is_finite() or abs(number) > MOST or number != number.quantize(FINEST):
+        yield Finding(place, "number", f"It is no number of up to {MOST} with at most nine decimals; correct it.")
 
 
 _OPERATOR = frozenset({Role.MARKET_OPERATOR})

@@ -35,7 +35,7 @@ from coflex.service.verbs.order_forms import Instant, text_faults, utc
 from coflex.service.verbs.resource_forms import Form
 
 MOST_AT_ONCE = 10_000
-MOST_KWH = Decimal(10**9)
+MOST_KWH, SHARE = Decimal(10**9), Decimal("1e-6")
 # Days of these years are whole in every zone of the calendar.
 FIRST_YEAR, LAST_YEAR = 1970, 9_000
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -157,7 +157,8 @@ def _metered(draft: Draft, count: _Count, form: Bring, unit: str, day: date, min
             count.stale.append(name)
         else:
             version = there.version + 1 if there is not None else 1
-            after[start] = Quantity(start, one.kwh, one.quality, one.leaf, form.log_size, version)
+            kwh = None if one.kwh is None else one.kwh.quantize(WATT_HOUR)
+            after[start] = Quantity(start, kwh, one.quality, one.leaf, form.log_size, version)
             count.taken += 1
     if after != known:
         quantities = tuple(after[start] for start in sorted(after))
@@ -177,7 +178,7 @@ def _baseline(draft: Draft, count: _Count, form: Bring, one: BaselineForm) -> No
     axis = delivery_day(one.day, zone_of(state))
     after = BaselineDay(
         name, one.unit, one.day, _owners(points), _providers(points), one.method, one.method_version, one.fingerprint,
-        one.record, axis.start, one.kwh, form.log_size, one.note,
+        one.record, axis.start, tuple(kwh.quantize(WATT_HOUR) for kwh in one.kwh), form.log_size, one.note,
     )  # fmt: skip
     if before is not None and replace(after, version=before.version, log_size=before.log_size) == before:
         count.same += 1
@@ -206,7 +207,7 @@ def _ready(draft: Draft, count: _Count, form: Bring, band: str, day: date, mine:
             count.stale.append(name)
         else:
             version = there.version + 1 if there is not None else 1
-            after[start] = Readiness(start, one.share, form.log_size, version)
+            after[start] = Readiness(start, one.share.quantize(SHARE), form.log_size, version)
             count.taken += 1
     if after != known:
         provider = next(iter(held.values())).provider
@@ -269,8 +270,8 @@ def _ready_faults(form: Bring) -> Iterator[Finding]:
         seen.add((one.band, one.start))
         if not FIRST_YEAR <= one.start.year <= LAST_YEAR:
             yield Finding(f"ready[{i}].start", "out_of_calendar", "No meter was read then; correct it.")
-        if not (one.share.is_finite() and 0 <= one.share <= 1):
-            yield Finding(f"ready[{i}].share", "out_of_range", "A share lies between 0 and 1; correct it.")
+        if not (one.share.is_finite() and 0 <= one.share <= 1 and one.share == one.share.quantize(SHARE)):
+            yield Finding(f"ready[{i}].share", "out_of_range", "A share lies between 0 and 1, to six decimals.")
 
 
 def _baseline_faults(state: State, place: str, one: BaselineForm) -> Iterator[Finding]:

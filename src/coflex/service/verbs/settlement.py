@@ -17,6 +17,7 @@ import msgspec
 
 from coflex.domain.errors import Conflict, Finding, NotFound, NotReady, Refused, refuse
 from coflex.domain.party import Role
+from coflex.domain.quantity import CENT
 from coflex.domain.statement import Cause
 from coflex.metering.baselines.document import allowed_methods, check_allowed, methods
 from coflex.register.parties import PartyEntry
@@ -180,8 +181,9 @@ def _billing_faults(state: State, one: Details) -> Iterator[Finding]:
             yield Finding(name, "empty", "It stands on every invoice; give it.")
     if not _COUNTRY(one.country):
         yield Finding("country", "country", "Give the two capital letters of ISO 3166-1, as IT.")
-    if one.vat_percent is not None and not (one.vat_percent.is_finite() and 0 <= one.vat_percent <= 100):
-        yield Finding("vat_percent", "out_of_range", "A rate is 0 to 100 percent; correct it.")
+    rate = one.vat_percent
+    if rate is not None and not (rate.is_finite() and 0 <= rate <= 100 and rate == rate.quantize(CENT)):
+        yield Finding("vat_percent", "out_of_range", "A rate is 0 to 100 percent, to two decimals; correct it.")
     if one.vat_percent is not None and not one.vat_id:
         yield Finding("vat_id", "no_vat_id", "It charges value added tax; give its VAT number.")
     if not _PREFIX(one.prefix):
