@@ -31,7 +31,7 @@ from coflex.settlement.document import Need
 from coflex.settlement.inputs import Delivery
 from support.ordered import BEGIN, GLOBAL, at, award, offer
 from support.platform import DAY, put
-from support.settled import LOG, PERIOD, QUARTERS, Settled, euros
+from support.settled import LOG, PERIOD, QUARTERS, UNITS, Settled, euros
 
 D = Decimal
 
@@ -137,6 +137,8 @@ def test_what_fails_and_nobody_replaces_is_missed_by_the_provider_that_sold_it()
     owed by the group that was sold: half the price for all but the tolerance."""
     world = Settled(minutes=0)
     world.do("activation.fail", "sp-1", world.order.id, unit="cu-0001")
+    world.to(20)
+    assert world.order.lost and world.successors()
     world.to(25 * 60)
     rest = deliveries(world, "sp-1-global")
     assert [one.ordered_kwh for one in rest] == [D("16.667"), 25, 25, 25]
@@ -146,6 +148,43 @@ def test_what_fails_and_nobody_replaces_is_missed_by_the_provider_that_sold_it()
     # 0.5 x 40 EUR/MWh x (0.9 x 91.667 kWh)
     assert euros(lines, "sp-1-global") == -D("0.02") * D("0.9") * D("91.667")
     assert euros(lines, "cu-0001") == D("0.33332")
+
+
+def with_awards(world: Settled, *steps: tuple[int, int, str, str]) -> None:
+    """The offer of the order is bought in these steps: number, kW, its own price, and the price it is paid."""
+    result = world.state.get(SessionOutcome, outcome_id(GLOBAL, Step.RESULT))
+    sold = offer("sp-1/g", 1, "40", 150, group="sp-1-global")
+    rows = [
+        replace(award(sold, start, kw), step=step, bid_eur_mwh=D(bid), price_eur_mwh=D(paid))
+        for start in QUARTERS
+        for step, kw, bid, paid in steps
+    ]
+    world.sequencer.submit(put([replace(result, added=pack(rows))]))
+
+
+@pytest.mark.spec("SET-03")
+def test_the_cheapest_step_is_bought_first_and_of_the_first_unit() -> None:
+    """120 kW at 40 and 30 kW at 60 EUR/MWh: cu-0001 has 25 kWh at 40, cu-0003 5 kWh at 40 and 7.5 at 60: in the hour
+    4 EUR, and 4 x (0.20 + 0.45) EUR."""
+    world = Settled()
+    with_awards(world, (2, 30, "60", "60"), (1, 120, "40", "40"))
+    world.bring_all(u0001="-25", u0003="-37.5")
+    bought = [[(one.award, one.energy_kwh) for one in deliveries(world, unit)[0].bought] for unit in UNITS]
+    assert bought == [[("sp-1/g.1", 25)], [("sp-1/g.1", 5), ("sp-1/g.2", D("7.5"))]]
+    lines = settled(world)
+    assert (euros(lines, "cu-0001"), euros(lines, "cu-0003")) == (4, D("2.60"))
+
+
+@pytest.mark.spec("SET-03")
+def test_by_the_catalogue_the_price_of_the_award_is_paid_and_by_a_rule_the_one_it_names() -> None:
+    """Bid at 40, cleared at 55 EUR/MWh: 150 kWh are 8.25 EUR, and 6 EUR as bid."""
+    world = Settled()
+    with_awards(world, (1, 150, "40", "55"))
+    world.bring_all(u0001="-25", u0003="-37.5")
+    assert euros(propose(world.state, period_of(world.state, PERIOD)).run.lines) == D("8.25")
+    terms = Terms(DAY, "usef", USEF, ("nominated",))
+    world.sequencer.submit(put([SettlementTerms("global_energy", (terms,))]))
+    assert euros(settled(world)) == 6
 
 
 @pytest.mark.spec("SET-02", "ACT-04")

@@ -23,6 +23,7 @@ from coflex.register.settlement import (
     DisputeEntry,
     InvoiceEntry,
     Kept,
+    OwnerContract,
     SettlementRun,
     SettlementTerms,
     StatementEntry,
@@ -378,6 +379,15 @@ def test_the_owners_share_is_paid_on_by_its_provider(world: Settled) -> None:
     assert [one.id for one, _ in records(world.state, world.who("owner"), StatementEntry)] == [f"{FIRST}.owner"]
     # the owner bills nobody: it is paid by its statement
     assert world.do("invoice.issue", "mo", FIRST, **ISSUED)["invoices"] == ["sp-1-000001"]
+
+
+@pytest.mark.spec("SET-05")
+def test_a_contract_with_somebody_who_did_not_own_the_unit_then_pays_nothing(world: Settled) -> None:
+    contract(world, share="0.6")
+    (held,) = world.state.all(OwnerContract)
+    world.sequencer.submit(put([replace(held, owner="brp")]))
+    world.settle()
+    assert {one.party for one in world.state.all(StatementEntry)} == {"tso", "sp-1"}
 
 
 @pytest.mark.spec("SET-05")
