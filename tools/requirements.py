@@ -134,14 +134,11 @@ PARTLY = {
     "MKT-01": "every design runs on a case in comparisons; the operating day holds those of one buyer a session",
     "MKT-04": "requests for a place are of reactive power alone; the operating day has the TSO's and the grid's needs",
     "MKT-06": "in the operating day reactive power follows active; its offers are sold in compared designs",
-    "ACT-01": "the hops are simulated: a set point is confirmed by all of them or not sent",
-    "ACT-03": "one value a quarter-hour is observed; what the provider adapts is a message",
-    "ACT-07": "owners set what their units may give and read what is held of them; no signals and no page yet",
-    "SET-01": "no control group, no regression",
-    "SET-02": "energy as metered and as asked; no capacity, no reactive energy",
-    "SET-03": "no availability prices; operators pay, balance groups do not; nothing is shared between causes",
+    "ACT-03": "units are held against set points in the operating day and by the library; the service does not yet",
+    "ACT-07": "owners set what their units may give, and read what is held of them and their set points; no page yet",
+    "SET-02": "all of it from a folder; through the service no reactive energy",
+    "SET-03": "all of it from a folder; through the service nothing is shared between causes",
     "XCH-04": "CSV only",
-    "PLAT-04": "SQLite by default and PostgreSQL by its address, comparisons on a Dask cluster; no broker",
 }
 
 

@@ -9,6 +9,7 @@ the log, so that a restart repeats what it had not told. A tenant's log is opene
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -46,12 +47,14 @@ from coflex.service.field import (
     REPLACES,
     Outgoing,
     Point,
+    Result,
     ShareTold,
     Told,
     group_of,
     order_bytes,
     outbox,
     points,
+    results,
     shares_told,
     unacknowledged,
 )
@@ -60,7 +63,9 @@ from coflex.service.ports import Command
 from coflex.service.sequencer import Unavailable
 from coflex.service.state import State
 
-LOG, HEARD = "measurements", "heard"
+LOG, HEARD, OUTCOMES = "measurements", "heard", "outcomes.json"
+# Parties whose awards one message names.
+MOST_PARTIES = 400
 # The platform's own number in every log: it signs set points.
 PLATFORM = 1
 ACTOR = "field"
@@ -158,7 +163,8 @@ class Fields:
             door = Door(running.intake, tenant, self._broker, running.owner_of, name, running.failed, running.now)
             await door.open()
         missed = await asyncio.to_thread(_missed, running, folder / HEARD)
-        return TenantField(tenant, self._desk, running, door, signer, known, folder / HEARD, missed)
+        outcomes = _Outcomes.read(folder / OUTCOMES)
+        return TenantField(tenant, self._desk, running, door, signer, known, folder, missed, outcomes)
 
     async def close(self) -> None:
         """Write what waits, and let go of the logs."""
@@ -180,6 +186,10 @@ class Fields:
     ) -> bytes:
         found = await self.of(tenant)
         return await asyncio.to_thread(found.certificate, points, orders, start, end)
+
+    async def outcome(self, tenant: str, session: str) -> bytes:
+        found = await self.of(tenant)
+        return await asyncio.to_thread(found.outcome, session)
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
         return await (await self.of(tenant)).signal(regulation, kw, seconds)
@@ -218,6 +228,29 @@ class _Known:
             signers.put(Registered(one.number, bytes.fromhex(key.public), one.owner, one.unit, since, until))
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcomes:
+    """Which results the log holds: entry of the newest, and sequences of the messages by session."""
+
+    through: int
+    of: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def read(cls, path: Path) -> _Outcomes:
+        """What is kept; after a loss all results are written anew."""
+        try:
+            told = json.loads(path.read_text())
+            return cls(int(told["through"]), {name: tuple(some) for name, some in told["sessions"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(0, {})
+
+    def with_(self, one: Result, sequences: tuple[int, ...]) -> _Outcomes:
+        return _Outcomes(one.number, {**self.of, one.session: sequences})
+
+    def text(self) -> str:
+        return json.dumps({"through": self.through, "sessions": self.of}, sort_keys=True)
+
+
 @dataclass(eq=False)
 class TenantField:
     """The field of one tenant."""
@@ -228,9 +261,10 @@ class TenantField:
     door: Door | None
     signer: Signer
     known: _Known
-    heard_file: Path
+    folder: Path
     _heard: deque[Committed]
     """What commits brought and the machine was not told of."""
+    _outcomes: _Outcomes
     _signed: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
     """Sequences of set points, by id and version, that stand in the log and have not left yet."""
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
@@ -300,6 +334,7 @@ class TenantField:
             await self.desk.settled()
             await self._send(waiting)
         await self._share(state, now)
+        await self._publish(state)
         await self._owe()
 
     async def _hear(self) -> None:
@@ -322,7 +357,7 @@ class TenantField:
         more = await self.bringer.turn()
         self._looked = -LOOK_AT_DUE_S if more >= MOST_AT_ONCE else clock
         if more < MOST_AT_ONCE and through != self._noted:
-            await asyncio.to_thread(put, self.heard_file, partial(_write, f"{through}\n"))
+            await asyncio.to_thread(put, self.folder / HEARD, partial(_write, f"{through}\n"))
             self._noted = through
 
     async def _command(self, verb: str, form: Mapping[str, Any]) -> None:
@@ -370,8 +405,9 @@ class TenantField:
         values = self.running.live([point], None)
         return next((round(one.value) for one in values if one.quantity == Quantity.ACTIVE_POWER_W), 0)
 
-    async def _log(self, bodies: Sequence[bytes]) -> tuple[int, ...]:
-        """Sign set points and write them to the log: their sequences, once they are durable. Raises CoflexError."""
+    async def _log(self, bodies: Sequence[bytes], kind: Kind = Kind.SET_POINT) -> tuple[int, ...]:
+        """Sign messages of the platform and write them to the log: their sequences, once they are durable. Raises
+        CoflexError."""
         if not bodies:  # all of it lies in the past
             return ()
         async with self._signing:
@@ -380,13 +416,14 @@ class TenantField:
                 # Times of one signer rise, whatever its clock does.
                 self._signed_at = max(self._signed_at + 1, self.running.now())
                 self._sequence += 1
-                raws.append(seal(self.signer.sign, Kind.SET_POINT, PLATFORM, self._sequence, self._signed_at, body))
+                raws.append(seal(self.signer.sign, kind, PLATFORM, self._sequence, self._signed_at, body))
                 sequences.append(self._sequence)
             answer = await asyncio.wrap_future(self.running.submit([Part(b"".join(raws))]))
             refused = answer.outcomes[0].refused
             if refused:
                 raise CoflexError(
-                    f"The log refuses a set point: {refused[0].code}.", "Look at the clock of this machine."
+                    f"The log refuses a message of the platform: {refused[0].code}.",
+                    "Look at the clock of this machine.",
                 )
             return tuple(sequences)
 
@@ -459,6 +496,41 @@ class TenantField:
             raise Unavailable("The broker did not take the signal.", "Send it again.") from fault
         return group, sequence, cut
 
+    # ---------------------------------------------------------------- results
+
+    async def _publish(self, state: State) -> None:
+        """Sign the results of sessions that were published and write them to the log."""
+        outcomes = self._outcomes
+        found = results(state, outcomes.through)
+        if not found:
+            return
+        await self.desk.settled()
+        for one in found:
+            bodies = [
+                message.canonical(
+                    {
+                        "awards": {party: {"count": count, "sha256": digest} for party, count, digest in some},
+                        "entry": one.number,
+                        "kind": "market outcome",
+                        "session": one.session,
+                        "tenant": self.tenant,
+                    }
+                )
+                for some in batched(one.digests, MOST_PARTIES) or [()]
+            ]
+            outcomes = outcomes.with_(one, await self._log(bodies, Kind.DOCUMENT))
+        await asyncio.to_thread(put, self.folder / OUTCOMES, partial(_write, outcomes.text()))
+        self._outcomes = outcomes
+
+    def outcome(self, session: str) -> bytes:
+        """Certificate of the newest result of a session in the log. Raises NotFound."""
+        log = self.running.intake.log
+        leaves = [log.find(PLATFORM, one, True) for one in self._outcomes.of.get(session, ())]
+        known = sorted(leaf for leaf in leaves if leaf is not None)
+        if not known:
+            raise NotFound("The log holds no result of that session.", "Ask when it is published.")
+        return self.running.certificate(known, ())
+
     # ---------------------------------------------------------------- certificates
 
     def certificate(self, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime) -> bytes:
@@ -478,6 +550,11 @@ class TenantField:
         if not leaves:
             raise NotFound("The log holds nothing of that time.", "Ask for another time.")
         return self.running.certificate(sorted(leaves), ())
+
+
+def batched(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Rows in parts of at most a size."""
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _missed(running: Running, heard: Path) -> deque[Committed]:

@@ -80,8 +80,8 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         assert sorted(kinds) == [Kind.MEASUREMENT] * 3 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT]
 
         checkpoint = (await service.ask("GET", "/measurements/checkpoint", None)).text
-        assert verify_note(parse_note(checkpoint), key) and parse_note(checkpoint).checkpoint.size == 8
-        proof = await service.ask("GET", "/measurements/proof?from=4&to=8", None)
+        assert verify_note(parse_note(checkpoint), key) and parse_note(checkpoint).checkpoint.size == 9
+        proof = await service.ask("GET", "/measurements/proof?from=4&to=9", None)
         assert proof.status_code == 200 and proof.json()["proof"]
 
     run(FieldService(tmp_path), story)
@@ -163,7 +163,7 @@ def test_what_a_device_answered_before_a_stop_is_told_after_it_and_numbers_go_on
         assert (mark.hop, mark.verdict) == ("light_node", "refused")
         await service.enrol("cu-0003", 2)
         await service.turn()
-        assert entry_of(service, "cu-0003").sequences == (5, 6, 7, 8)
+        assert entry_of(service, "cu-0003").sequences == (6, 7, 8, 9)
 
     run(service, before)
     run(service, after)
@@ -221,6 +221,39 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             await story(service, broker.port)
 
         run(service, whole)
+
+
+@pytest.mark.spec("CERT-01")
+def test_a_published_result_stands_signed_in_the_log_and_each_party_finds_its_awards_in_it(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        assert (await service.ask("GET", f"/sessions/{GLOBAL}/certificate", "sp-1")).status_code == 404
+        await service.enrol("cu-0001", 1)
+        await service.turn()
+        for _ in range(2):  # a second look finds nothing new
+            await service.turn()
+            size = (await service.fields.of(TENANT)).running.size()
+            assert size == 1
+        for party in ("sp-1", "tso"):
+            told = await service.ask("GET", f"/sessions/{GLOBAL}/certificate", party)
+            (certificate,) = parse(told.content)
+            assert verify(certificate) == []
+            (record,) = certificate.records
+            said = json.loads(decode(record.message).body)
+            assert (said["kind"], said["session"], said["tenant"]) == ("market outcome", GLOBAL, TENANT)
+            awards = (await service.ask("GET", f"/sessions/{GLOBAL}/awards", party)).json()["items"]
+            lines = sorted(json.dumps(one, sort_keys=True, separators=(",", ":")) for one in awards)
+            digest = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+            assert said["awards"][party] == {"count": 4, "sha256": digest}
+        assert "sp-2" not in said["awards"]  # it sold nothing
+
+    async def again(service: FieldService) -> None:
+        await service.turn()
+        assert (await service.fields.of(TENANT)).running.size() == 1
+        assert (await service.ask("GET", f"/sessions/{GLOBAL}/certificate", "sp-2")).status_code == 200
+
+    service = FieldService(tmp_path)
+    run(service, story)
+    run(service, again)
 
 
 @pytest.mark.spec("SET-01", "CERT-01")

@@ -61,6 +61,9 @@ class CannedField:
     ) -> bytes:
         return b"{}"
 
+    async def outcome(self, tenant: str, session: str) -> bytes:
+        return b"{}"
+
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
         return 1, 1, kw
 

@@ -7,21 +7,27 @@ twice, and a device takes the newest version of an order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
+import msgspec
+
 from coflex.activation.profile import between
 from coflex.domain.activation import Hop
+from coflex.domain.clearing import Award
 from coflex.domain.time import QUARTER
+from coflex.evidence.message import canonical
+from coflex.market.engine import SessionState
 from coflex.register.activations import Regulation, RegulationState, SetPointEntry, SetPointState
 from coflex.register.consents import Consent, ConsentScope
 from coflex.register.devices import DataGrant, DataScope, Device, DeviceKey
 from coflex.register.market import SessionEntry
+from coflex.register.outcomes import SessionOutcome
 from coflex.register.resources import UnitEntry
 from coflex.service.index import index
-from coflex.service.ledger import by_unit
+from coflex.service.ledger import by_unit, decided
 from coflex.service.orders import quarter, spans
 from coflex.service.state import State
 
@@ -135,6 +141,46 @@ def signed_for(state: State, unit: str, start: datetime, end: datetime) -> tuple
     """Sequences of the set points of a unit that touch [start, end), ascending: of the versions that stand."""
     told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit)
     return tuple(sorted(sequence for one in told if between(one.profile, start, end) for sequence in one.sequences))
+
+
+# ---------------------------------------------------------------- results of sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a published session bought, for the log: `number` of the entry that holds it, `digests` by party that
+    bought or sold, each of its own awards (see `digest_of`), and how many these are."""
+
+    session: str
+    number: int
+    digests: tuple[tuple[str, int, str], ...]
+
+
+def results(state: State, after: int = 0, limit: int = 10) -> tuple[Result, ...]:
+    """Results of published sessions since an entry of the journal, oldest first; a result that was computed anew is
+    there again."""
+
+    def make() -> tuple[tuple[int, str], ...]:
+        published = (one for one in state.all(SessionEntry) if one.state == SessionState.PUBLISHED and one.outcome)
+        return tuple(sorted((state.number(SessionOutcome, one.outcome), one.id) for one in published))
+
+    numbered = state.derived("published results", (SessionEntry, SessionOutcome), make)
+    new = [(number, session) for number, session in numbered if number > after][:limit]
+    return tuple(Result(session, number, _digests(decided(state, session, Award))) for number, session in new)
+
+
+def _digests(awards: Sequence[Award]) -> tuple[tuple[str, int, str], ...]:
+    of: dict[str, list[Award]] = {}
+    for one in awards:
+        for party in {one.provider, one.buyer}:
+            of.setdefault(party, []).append(one)
+    return tuple((party, len(of[party]), digest_of(map(msgspec.to_builtins, of[party]))) for party in sorted(of))
+
+
+def digest_of(awards: Iterable[Mapping[str, object]]) -> str:
+    """SHA-256, hexadecimal, of awards as `GET /sessions/{session}/awards` gives them: each as canonical JSON (RFC
+    8785), sorted, a line end after each."""
+    return sha256(b"".join(sorted(canonical(dict(one)) + b"\n" for one in awards))).hexdigest()
 
 
 # ---------------------------------------------------------------- points

@@ -38,6 +38,7 @@ from coflex.domain.party import Role
 from coflex.register.access import ClientScope
 from coflex.register.activations import Regulation
 from coflex.register.devices import DataScope
+from coflex.register.market import SessionEntry
 from coflex.service.field import brought_by, may_see, points_of, signed_for
 from coflex.service.machine import decode, encode
 from coflex.service.reading import record
@@ -154,6 +155,10 @@ class Field(Protocol):
         Raises NotFound, Refused (too many)."""
         ...
 
+    async def outcome(self, tenant: str, session: str) -> bytes:
+        """Certificate of a session's published result. Raises NotFound."""
+        ...
+
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
         """Send a regulation signal: group, sequence, kW as cut. Raises Unavailable where no broker is connected."""
         ...
@@ -173,6 +178,9 @@ class NoField:
     async def certificate(
         self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
     ) -> bytes:
+        raise _nothing()
+
+    async def outcome(self, tenant: str, session: str) -> bytes:
         raise _nothing()
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
@@ -263,6 +271,14 @@ async def _certificate(field: Field, desk: Desk, request: Request) -> Response:
     _seen(state, who, request, DataScope.CERTIFIED, end - datetime.resolution, now)
     orders = signed_for(state, unit, start, end)
     made = await field.certificate(who.tenant, points_of(state, unit), orders, start, end)
+    return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+async def _outcome(field: Field, desk: Desk, request: Request) -> Response:
+    who = await caller(desk, request, ClientScope.READ)
+    only_parameters(request, ())
+    entry = record(desk.state(who.tenant), who, SessionEntry, request.path_params["session"])
+    made = await field.outcome(who.tenant, entry.id)
     return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
@@ -366,6 +382,11 @@ def room(field: Field) -> Room:
                 "GET", "/units/{unit}/certificate", partial(_certificate, field),
                 "What a unit's devices signed and were ordered, with its proofs: the file that coflex verify reads.",
                 "get_certificate", {200: JSON}, span, problems=(422,),
+            ),
+            Special(
+                "GET", "/sessions/{session}/certificate", partial(_outcome, field),
+                "The published result of a session as it stands in the log: of each party's awards their digest.",
+                "get_outcome_certificate", {200: JSON},
             ),
             Special(
                 "POST", "/regulations/{regulation}/signal", partial(_signal, field),
