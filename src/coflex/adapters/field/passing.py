@@ -80,7 +80,7 @@ def _tell(told: Words, sender: int, outcome: Outcome) -> None:
         words["through"] = max(words["through"], through)
     for refusal in outcome.refused:
         to = refusal.signer if refusal.signer in outcome.through else sender
-        words = told.setdefault(to, {"through": 0, "refused": []})
+        words = told.setdefault(to, {"through": 0, "refused": [], "open": []})
         one: dict[str, Any] = {"sequence": refusal.sequence, "code": refusal.code, "message": refusal.message}
         if refusal.signer != to:
             one["signer"] = refusal.signer
