@@ -98,6 +98,9 @@ class StreamDoor:
         config = ConsumerConfig(
             ack_policy=AckPolicy.EXPLICIT, ack_wait=ACK_WAIT_S, max_deliver=-1, max_ack_pending=MOST_PENDING
         )
+        # What an ingest that was killed had taken comes again at once to a consumer made anew, else after ACK_WAIT_S.
+        with suppress(NotFoundError):
+            await stream.delete_consumer(self.name, DURABLE)
         taking = await stream.pull_subscribe(subjects, durable=DURABLE, stream=self.name, config=config)
         self.connected = True
         while client.is_connected:
