@@ -140,9 +140,11 @@ class Fields:
         task = self._opening[tenant]
         try:
             return await asyncio.shield(task)
-        except CoflexError as fault:
-            if self._opening.get(tenant) is task:
+        except Exception as fault:
+            if self._opening.get(tenant) is task:  # it is tried again
                 del self._opening[tenant]
+            if not isinstance(fault, CoflexError):
+                raise
             raise Unavailable(f"The log of measurements cannot be opened: {fault.message}", fault.remedy) from fault
 
     async def _open(self, tenant: str) -> TenantField:
