@@ -56,14 +56,20 @@ class Lock:
 
 
 def put(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o644) -> None:
-    """Write a file whole or not at all, and sync it."""
-    beside = path.with_name(path.name + ".part")
+    """Write a file whole or not at all, and sync it; also beside another process that writes the same."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what `put` had begun before a kill. For the one process that writes to the folder."""
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coflex.adapters.measurements.files import Lock, put
+from coflex.adapters.measurements.files import Lock, put, sweep
 from coflex.adapters.measurements.segment import Segment, commits, key_of
 from coflex.domain.errors import CoflexError, Refused
 from coflex.evidence.checkpoint import Checkpoint, NoteKey, NoteSigner, parse_note, sign_note, verify_note
@@ -55,6 +55,8 @@ class Log:
         self.folder, self.origin = folder, origin
         self._lock = Lock(folder)
         try:
+            for name in ("raw", "state"):
+                sweep(folder / name)
             self.signer = _signer(folder / "log.key", origin)
         except BaseException:
             self._lock.release()

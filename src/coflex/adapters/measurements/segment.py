@@ -106,6 +106,14 @@ class Segment:
         return made
 
     @classmethod
+    def ended(cls, folder: Path, first: int) -> Segment:
+        """A segment that is not written to any more, for `data` alone."""
+        made = cls(folder, first)
+        made._file = os.open(made.path, os.O_RDONLY)
+        made.bytes = os.fstat(made._file).st_size
+        return made
+
+    @classmethod
     def resume(cls, folder: Path, first: int) -> Segment:
         """A segment that was not sealed, to be filled with `know` and cut with `cut`."""
         made = cls(folder, first)

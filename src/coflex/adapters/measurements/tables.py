@@ -8,6 +8,9 @@ another row, and readers take the highest revision that the log held at the size
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,13 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coflex.adapters.measurements.files import put
+from coflex.adapters.measurements.files import put, sweep
 from coflex.adapters.measurements.log import Log
 from coflex.adapters.measurements.segment import Segment, commits
 from coflex.evidence.message import Kind, decode_readings, scaled
 from coflex.metering.quarters import Columns
 
 MESSAGES_A_GROUP = 1 << 16
+# From this size on a segment is written by a process of its own: it would hold the interpreter for seconds, in which
+# nobody is answered.
+APART_BYTES = 8 << 20
 SCHEMA = pa.schema(
     [
         ("point", pa.uint32()),
@@ -64,6 +70,20 @@ def table(raws: Sequence[bytes], leaves: np.ndarray[Any, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
+def write_file(segment: Segment, path: Path) -> None:
+    """Write the readings of an ended segment as Parquet, whole or not at all."""
+
+    def write(file: Any) -> None:
+        with pq.ParquetWriter(
+            file, SCHEMA, compression="zstd", compression_level=3, use_dictionary=_DICTIONARIES,
+            column_encoding=_ENCODINGS, version="2.6", store_schema=False,
+        ) as writer:  # fmt: skip
+            for group in groups(segment):
+                writer.write_table(group, row_group_size=len(group))
+
+    put(path, write)
+
+
 def groups(segment: Segment) -> Iterator[pa.Table]:
     """The readings of a segment in tables of bounded size."""
     raws: list[bytes] = []
@@ -87,6 +107,7 @@ class Tables:
 
     def __init__(self, folder: Path, log: Log) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         self.folder, self._log = folder, log
 
     def path(self, segment: Segment) -> Path:
@@ -96,17 +117,14 @@ class Tables:
     def write(self, segment: Segment) -> Path:
         """Write the file of an ended segment; it is there whole or not at all."""
         path = self.path(segment)
-
-        def write(file: Any) -> None:
-            with pq.ParquetWriter(
-                file, SCHEMA, compression="zstd", compression_level=3, use_dictionary=_DICTIONARIES,
-                column_encoding=_ENCODINGS, version="2.6", store_schema=False,
-            ) as writer:  # fmt: skip
-                for group in groups(segment):
-                    writer.write_table(group, row_group_size=len(group))
-
-        if not path.exists():
-            put(path, write)
+        if path.exists():
+            return path
+        if segment.bytes >= APART_BYTES:
+            command = [sys.executable, "-m", __name__, str(segment.path.parent), str(segment.first), str(path)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if done.returncode == 0 and path.exists():
+                return path
+        write_file(segment, path)
         return path
 
     def missing(self) -> list[Segment]:
@@ -188,3 +206,8 @@ def _runs(leaves: Iterable[int]) -> Iterator[range]:
 
 def _ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
+
+
+if __name__ == "__main__":  # `Tables.write` calls it: folder of the segment, its first leaf, the file to write
+    os.nice(10)
+    write_file(Segment.ended(Path(sys.argv[1]), int(sys.argv[2])), Path(sys.argv[3]))
