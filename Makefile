@@ -34,10 +34,10 @@ $(CASE)/case.yaml: | $(VENV)/run.stamp
 	@$(COFLEX) case make --grid $(GRID) --day $(DAY) --out $(CASE)
 
 test: check
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: check $(VENV)/spark.stamp
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/test.stamp
 	@$(BIN)/ruff check .

@@ -15,9 +15,6 @@ import pytest
 from coflex.market.design import design_text
 from support.command import coflex
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("compare")
-
 ROOT = Path(__file__).parents[2]
 
 

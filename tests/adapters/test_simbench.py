@@ -20,9 +20,6 @@ from coflex.domain.errors import CoflexError, Refused
 from coflex.domain.time import local_label
 from coflex.simulation.cases import scaled
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("simbench")
-
 CODE = "1-MV-urban--0-sw"
 
 

@@ -22,9 +22,6 @@ from coflex.domain.unit import Level, Scope, Technology
 from coflex.process.ports import Case, CaseSettings, DeviceSettings, TsoSettings
 from coflex.simulation.cases import draw_case, scaled
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("cases")
-
 CODE = "1-MV-urban--0-sw"
 SETTINGS = CaseSettings(
     id="urban",

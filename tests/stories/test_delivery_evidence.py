@@ -33,9 +33,6 @@ from coflex.simulation.devices import SimulatedDevices
 from support.command import coflex
 from support.verbs import Kept, before, small_day
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("evidence")
-
 
 class Day:
     """The small day from its orders to its report, with a log in a folder."""

@@ -26,9 +26,6 @@ from coflex.process.ports import CaseSettings, DeviceSettings, Transaction, TsoS
 from coflex.simulation.cases import draw_case
 from support.days import settled_day
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("market_day")
-
 GRID = "1-MV-urban--0-sw"
 SETTINGS = CaseSettings(
     id="urban",

@@ -49,9 +49,6 @@ from support.crash import GONE, read_sqlite
 from support.forked import Forked, Tell
 from support.trading import Wire, free_port
 
-# What is prepared for all of them takes long: one process has them.
-pytestmark = pytest.mark.xdist_group("two_sessions")
-
 TENANT = demo.TENANT
 LOCAL, GLOBAL = f"{demo.DAY}.local-1", f"{demo.DAY}.global-1"
 PRODUCT = {LOCAL: "local-energy", GLOBAL: "global-energy"}
