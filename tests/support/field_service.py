@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +20,6 @@ from coflex.adapters.web.api.app import create_app
 from coflex.adapters.web.api.desk import Desk
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords
 from coflex.adapters.web.identity.limits import Limits
-from coflex.adapters.web.logs import logs
 from coflex.evidence.message import Acknowledgement, Hop, Kind, Message, Verdict, decode
 from coflex.field import Fields
 from support.measuring import Device
@@ -48,12 +46,24 @@ class Meter(Device):
         return self.seal(body, self.last, ms(now) + self.last, kind=Kind.ACKNOWLEDGEMENT)
 
 
+class Said:
+    """A log of its own: that of `coflex.adapters.web.logs` is the whole process's."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **words: Any) -> None:
+        self.lines.append((event, words))
+
+    warning = error = info
+
+
 class FieldService(Ordered):
     """Opened and closed as the service does; what is asked goes through its API."""
 
     def __init__(self, folder: Path, broker: str | None = None) -> None:
         super().__init__()
-        self.folder, self.said = folder, io.StringIO()
+        self.folder, self.said = folder, Said()
         self._broker = None if broker is None else Address.parse(broker)
         self.keys = Keys(folder / "keys.json", self.now)
         self.identity = Identity(self.machine, self._clock, self.keys, "http://test", Limits(count().__next__))
@@ -67,7 +77,7 @@ class FieldService(Ordered):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[FieldService]:
         """The service from a start to a stop."""
-        self.fields = Fields(self.desk, self.keys, self.folder / "measurements", logs("json", self.said), self._broker)
+        self.fields = Fields(self.desk, self.keys, self.folder / "measurements", self.said, self._broker)
         accounts = Accounts(self.keys, Passwords(PasswordHasher(1, 8, 1)))
         transport = httpx.ASGITransport(create_app(self.desk, accounts, field=self.fields), raise_app_exceptions=False)
         base = f"http://test/v1/{TENANT}"
