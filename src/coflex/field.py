@@ -163,10 +163,12 @@ class Fields:
         if self._broker is not None:
             name = f"coflex/{origin}"
             door = Door(running.intake, tenant, self._broker, running.owner_of, name, running.failed, running.now)
-            await door.open()
         missed = await asyncio.to_thread(_missed, running, folder / HEARD)
         outcomes = _Outcomes.read(folder / OUTCOMES)
-        return TenantField(tenant, self._desk, running, door, signer, known, folder, missed, outcomes)
+        found = TenantField(tenant, self._desk, running, door, signer, known, folder, missed, outcomes)
+        if door is not None:  # not before somebody listens to what it brings
+            await door.open()
+        return found
 
     async def close(self) -> None:
         """Write what waits, and let go of the logs."""

@@ -248,7 +248,7 @@ class TokenEnd:
             else:
                 await self._revoke_access(tenant, client, token, at)
         except (NotFound, BadToken):
-            pass
+            pass  # what is unknown is revoked already (RFC 7009 2.2)
         return told({})
 
     async def _revoke_access(self, tenant: str, client: Client, token: str, at: datetime) -> None:
