@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coflex.adapters.warehouse.engine import Columns, parquet_files
+from coflex.adapters.warehouse.driver import Columns, parquet_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

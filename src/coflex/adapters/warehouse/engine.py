@@ -7,45 +7,20 @@ version of an engine is free, and whoever has no Spark needs nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from coflex.adapters.warehouse.driver import Columns, Driver, parquet_files, sql_type
 from coflex.domain.errors import Finding, NotFound, Refused
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Expression = Any  # ibis.expr.types.Table
-Columns = Mapping[str, str]
 
 EXAMPLES = "duckdb:, duckdb:/path/to/file, postgresql://user@host/database, spark:local[2] or spark://host:7077"
-
-
-class Driver(Protocol):
-    """What an engine can do with its own SQL. Timestamps are in UTC, whatever the machine's zone."""
-
-    dialect: str
-    quote: str
-    """What stands around a name."""
-    text: str
-    """The type of texts."""
-
-    def take(self, name: str, columns: Columns, files: Path) -> None:
-        """Make the Parquet file, or all those in a folder, known by a name."""
-
-    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
-        """Keep the rows of all queries, which are run one after another, under a name in place of what was there."""
-
-    def drop(self, name: str) -> None:
-        """Forget what was kept under a name."""
-
-    def rows(self, columns: Columns, sql: str) -> pa.Table:
-        """The rows of a query; types are those that the engine gives."""
-
-    def close(self) -> None: ...
 
 
 class Warehouse:
@@ -163,28 +138,10 @@ def columns_of(expression: Expression) -> dict[str, str]:
     return {name: _kind(kind) for name, kind in expression.schema().items()}
 
 
-def parquet_files(files: Path) -> list[Path]:
-    """A Parquet file, or all those in a folder by name. Raises NotFound."""
-    found = sorted(files.rglob("*.parquet")) if files.is_dir() else [files] if files.is_file() else []
-    if not found:
-        raise NotFound(f"There is no Parquet file at {files}.", "Give a file or a folder of files.")
-    return found
-
-
-_SQL = {"int8": "smallint", "int16": "smallint", "int32": "int", "int64": "bigint", "boolean": "boolean"}
-
-
 def _kind(kind: Any) -> str:
     if kind.is_timestamp():
         return "timestamp('UTC')"
     return str(kind.copy(nullable=True)).lstrip("!")
-
-
-def sql_type(kind: str, text: str) -> str:
-    """The type of a column in SQL that every engine reads; PostgreSQL has none of one byte, and texts differ."""
-    if kind.startswith("timestamp"):
-        return "timestamp with time zone" if text == "text" else "timestamp"
-    return text if kind == "string" else _SQL[kind]
 
 
 def _arrow(kind: str) -> pa.DataType:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from coflex.adapters.warehouse.engine import Columns, parquet_files, sql_type
+from coflex.adapters.warehouse.driver import Columns, parquet_files, sql_type
 from coflex.domain.errors import NotReady
 
 if TYPE_CHECKING:

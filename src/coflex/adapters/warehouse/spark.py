@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coflex.adapters.warehouse.engine import Columns, parquet_files
+from coflex.adapters.warehouse.driver import Columns, parquet_files
 from coflex.domain.errors import NotReady
 
 if TYPE_CHECKING:
