@@ -9,7 +9,8 @@ each over one connection that stays open, and send what their points signed ever
 ingest on the same machine; its messages were signed ahead into a file, with the time at which they are sent. It sends
 by the clock and does not wait for answers (open loop): a wait counts from when a batch was due to when its answer is
 there, which names the signed checkpoint that covers it. Afterwards every message is read back from the log, byte by
-byte, the tree is computed anew, and the rows of the tables are counted. Processor times are those of the system.
+byte, the tree is computed anew, and the rows of the tables are counted. Processor times and memory are those of the
+system, of the ingest and of the processes that it starts.
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ def send_all(url: str, fleet: Fleet, path: Path) -> dict[str, Any]:
 
 
 class Watch(threading.Thread):
-    """Memory in MiB and processor seconds of a process, every second."""
+    """Memory in MiB and processor seconds of a process and of those that it started, every second."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -267,12 +268,21 @@ class Watch(threading.Thread):
                 self.memory.append(self.now())
 
     def now(self) -> float:
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids())
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def processor(self) -> float:
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of all that run, and of those that ended and that their parent waited for."""
+        ticks = 0
+        for pid in self._pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _pids(self) -> list[int]:
+        threads = Path(f"/proc/{self._pid}/task").iterdir()
+        children = [int(one) for thread in threads for one in (thread / "children").read_text().split()]
+        return [self._pid, *children]
 
     def stop(self) -> None:
         self._end.set()

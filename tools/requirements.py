@@ -134,7 +134,6 @@ PARTLY = {
     "MKT-01": "every design runs on a case in comparisons; the operating day holds those of one buyer a session",
     "MKT-04": "requests for a place are of reactive power alone; the operating day has the TSO's and the grid's needs",
     "MKT-06": "in the operating day reactive power follows active; its offers are sold in compared designs",
-    "ACT-03": "units are held against set points in the operating day and by the library; the service does not yet",
     "ACT-07": "owners set what their units may give, and read what is held of them and their set points; no page yet",
     "SET-02": "all of it from a folder; through the service no reactive energy",
     "SET-03": "all of it from a folder; through the service nothing is shared between causes",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import fcntl
 import json
 import os
 import secrets
@@ -52,6 +51,7 @@ from coflex.adapters.field.settings import Control, Http, Mqtt, Settings, Simula
 from coflex.domain.errors import CoflexError
 from coflex.evidence.keys import fingerprint, public_of, signer
 from coflex.evidence.message import Quantity
+from coflex.locks import try_lock
 from coflex.simulation.fleet import SEED_BYTES, Device, SimulatedUnit, daily_kw, devices
 
 Tell = Callable[[str, str], None]
@@ -259,12 +259,9 @@ def _secret(path: Path | None) -> str | None:
 def _locked(file: int, tries: int = 5) -> bool:
     """Whether the lock is ours; who only looks whether a device runs has it for a moment."""
     for again in range(tries):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.02 if again < tries - 1 else 0)
-        else:
+        if try_lock(file):
             return True
+        time.sleep(0.02 if again < tries - 1 else 0)
     return False
 
 

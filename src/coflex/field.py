@@ -50,7 +50,10 @@ from coflex.service.field import (
     Result,
     ShareTold,
     Told,
+    brought_by,
     group_of,
+    leads,
+    not_answered,
     order_bytes,
     outbox,
     points,
@@ -62,6 +65,7 @@ from coflex.service.machine import encode as body_of
 from coflex.service.ports import Command
 from coflex.service.sequencer import Unavailable
 from coflex.service.state import State
+from coflex.watched import Watcher
 
 LOG, HEARD, OUTCOMES = "measurements", "heard", "outcomes.json"
 # Parties whose awards one message names.
@@ -69,7 +73,7 @@ MOST_PARTIES = 400
 # The platform's own number in every log: it signs set points.
 PLATFORM = 1
 ACTOR = "field"
-LOOK_S, AGAIN_S, LOOK_AT_DUE_S = 0.2, 5.0, 15.0
+LOOK_S, AGAIN_S, LOOK_AT_DUE_S, REPEAT_S = 0.2, 5.0, 15.0, 5.0
 MOST_CERTIFIED, MOST_HEARD = 10_000, 1_000
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MS = timedelta(milliseconds=1)
@@ -177,13 +181,18 @@ class Fields:
             if isinstance(found, TenantField):
                 await found.close()
 
+    def open_rooms(self) -> list[Running]:
+        """The logs that are open, by tenant: what is counted of them."""
+        opened = [task for _, task in sorted(self._opening.items()) if task.done() and not task.cancelled()]
+        return [task.result().running for task in opened if task.exception() is None]
+
     # ---------------------------------------------------------------- what the API asks
 
     async def room(self, tenant: str) -> Running:
         return (await self.of(tenant)).running
 
-    async def take(self, tenant: str, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
-        return await (await self.of(tenant)).take(payload, owners)
+    async def take(self, tenant: str, payload: bytes, party: str) -> dict[str, Any]:
+        return await (await self.of(tenant)).take(payload, party)
 
     async def certificate(
         self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
@@ -271,9 +280,15 @@ class TenantField:
     _outcomes: _Outcomes
     _signed: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
     """Sequences of set points, by id and version, that stand in the log and have not left yet."""
+    _unsaid: set[tuple[str, int]] = field(default_factory=set)
+    """Set points, by id and version, that fit into no message."""
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
     """What devices of regulated units were told last, by regulation and unit."""
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _told_at: dict[int, int] = field(default_factory=dict)
+    """Sequence that a point had reached when it was last told what it has not answered."""
+    _repeated: float = -REPEAT_S
+    """When it was last looked at what devices have not answered, by the loop's clock."""
     _looked: float = -LOOK_AT_DUE_S
     """When it was looked at what settlement lacks, by the loop's clock."""
     _through: int = 0
@@ -286,6 +301,7 @@ class TenantField:
         loop = asyncio.get_running_loop()
 
         self.bringer = Bringer(self.tenant, self.desk, self.running)
+        self.watcher = Watcher(self.tenant, self.desk, self.running, PLATFORM)
 
         def committed(told: Committed) -> None:
             with suppress(RuntimeError):  # the loop has ended: the next start reads it from the log
@@ -305,9 +321,11 @@ class TenantField:
 
     # ---------------------------------------------------------------- in
 
-    async def take(self, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
-        """Take a batch of a sender; what it is told. Raises Unavailable."""
+    async def take(self, payload: bytes, party: str) -> dict[str, Any]:
+        """Take a batch that a party brings; what it is told, set points of its own and of its units' among it. Raises
+        Unavailable."""
         state = self.desk.state(self.tenant)
+        owners = brought_by(state, party)
         self.known.bring(self.running.intake.signers, state, self.running.now())
         try:
             answer = await asyncio.wrap_future(self.running.submit([Part(payload, owners)]))
@@ -315,7 +333,8 @@ class TenantField:
             raise Unavailable(fault.message, fault.remedy) from fault
         told = told_of(self.running, answer.outcomes[0], answer.note)
         now = self.desk.now(self.tenant)
-        waiting = {int(point): unacknowledged(state, int(point), now) for point in told["through"]}
+        led = (int(point) for point in told["through"] if leads(state, party, int(point)))
+        waiting = {point: unacknowledged(state, point, now) for point in led}
         texts = {str(point): self._texts(some) for point, some in waiting.items() if some}
         return told | {"set_points": texts}
 
@@ -327,8 +346,8 @@ class TenantField:
     # ---------------------------------------------------------------- a look at what is due
 
     async def turn(self) -> None:
-        """Bring new keys in, tell the machine what devices answered, send what is to be sent, and bring settlement what
-        it lacks. Raises CoflexError, ConnectionError."""
+        """Bring new keys in, tell the machine what devices answered, send what is to be sent, look whether units do as
+        they were told, and bring settlement what it lacks. Raises CoflexError, ConnectionError."""
         state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
         self.known.bring(self.running.intake.signers, state, _ms(now))
         await self._hear()
@@ -337,8 +356,10 @@ class TenantField:
             # Nothing leaves on the ground of what a crash could take back.
             await self.desk.settled()
             await self._send(waiting)
+        await self._repeat(state, now)
         await self._share(state, now)
         await self._publish(state)
+        await self.watcher.turn()
         await self._owe()
 
     async def _hear(self) -> None:
@@ -347,6 +368,8 @@ class TenantField:
             told = self._heard[0]
             for first in range(0, len(told.acknowledgements), MOST_HEARD):
                 words = [_word(raw) for raw in told.acknowledgements[first : first + MOST_HEARD]]
+                # No message has other sequences: a device that says so says nothing.
+                words = [one for one in words if 0 < one["sequence"] < 1 << 63]
                 await self._command("set_point.heard", {"acknowledgements": words})
             self.bringer.corrected(told.late)
             self._heard.popleft()
@@ -372,8 +395,17 @@ class TenantField:
     async def _send(self, waiting: Sequence[Outgoing]) -> None:
         for one in waiting:
             if (one.id, one.version) not in self._signed:
-                bodies = [self._body(one, told) for told in one.messages]
+                try:
+                    bodies = [self._body(one, told) for told in one.messages]
+                except message.Malformed as fault:  # more than a message can say: the others leave all the same
+                    if (one.id, one.version) not in self._unsaid:
+                        self._unsaid.add((one.id, one.version))
+                        self.running.failed(fault)
+                    continue
                 self._signed[one.id, one.version] = await self._log(bodies)
+        waiting = [one for one in waiting if (one.id, one.version) in self._signed]
+        if not waiting:
+            return
         if self.door is not None:
             await self.door.send(
                 [
@@ -388,6 +420,19 @@ class TenantField:
         ]
         await self._command("set_point.sent", {"set_points": sent, "at": at})
         self._signed.clear()
+
+    async def _repeat(self, state: State, now: datetime) -> None:
+        """Tell points again by the broker what they have not answered, once they have spoken since: a broker keeps
+        nothing for a device that it has never seen or has forgotten."""
+        clock = asyncio.get_running_loop().time()
+        if self.door is None or clock - self._repeated < REPEAT_S:
+            return
+        self._repeated = clock
+        reached = {point: self.running.intake.standing(point)[0] for point in not_answered(state, now)}
+        spoke = [point for point, last in reached.items() if last and last != self._told_at.get(point)]
+        told = [(point, sequence) for point in spoke for sequence in unacknowledged(state, point, now)]
+        await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
+        self._told_at = reached
 
     def _body(self, one: Outgoing, told: Told) -> bytes:
         power = told.power_w
@@ -425,6 +470,8 @@ class TenantField:
             answer = await asyncio.wrap_future(self.running.submit([Part(b"".join(raws))]))
             refused = answer.outcomes[0].refused
             if refused:
+                # What it refuses was never there: numbers and times go on from what is.
+                self._sequence, self._signed_at = self.running.intake.standing(PLATFORM, True)
                 raise CoflexError(
                     f"The log refuses a message of the platform: {refused[0].code}.",
                     "Look at the clock of this machine.",
@@ -584,6 +631,7 @@ def _word(raw: bytes) -> dict[str, Any]:
     told = decode(raw)
     said = decode_acknowledgement(told.body)
     return {
+        "point": told.signer,
         "sequence": said.of_sequence,
         "hop": _HOPS[said.hop],
         "verdict": _VERDICTS[said.verdict],

@@ -18,11 +18,13 @@ from starlette.types import ASGIApp
 from coflex.adapters.field.broker import Address, Door
 from coflex.adapters.field.stream import StreamDoor, check_url
 from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.measurements.check import Verify, here
 from coflex.adapters.measurements.cosigning import Cosigning, Witness, read_witnesses
 from coflex.adapters.measurements.intake import BUCKETS, Intake
 from coflex.adapters.measurements.log import SEGMENT_BYTES, Log
 from coflex.adapters.measurements.points import load
 from coflex.adapters.measurements.tables import Tables
+from coflex.adapters.measurements.verifying import Verifiers
 from coflex.adapters.web.logs import Log as Lines
 from coflex.adapters.web.logs import logs, places
 from coflex.adapters.web.measurements import Senders, application, of_file
@@ -84,10 +86,11 @@ def ingest(settings: Settings, tell: Tell) -> None:
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = Listening(settings.host, settings.port, settings.tls_cert, settings.tls_key)
     listener = bind(listening)
-    platform = partial(_platform, settings, tenant, signers, senders, broker, witnesses, listening, tell)
-    here = address(listener, listening)
-    tell(f"Measurements: POST {here}/v1/{tenant}/measurements, checkpoint: {here}/checkpoint, health: {here}/ready")
-    run(listening, platform, tell, listener)
+    url = address(listener, listening)
+    tell(f"Measurements: POST {url}/v1/{tenant}/measurements, checkpoint: {url}/checkpoint, health: {url}/ready")
+    with Verifiers() as verify:
+        platform = partial(_platform, settings, tenant, signers, senders, broker, witnesses, verify, listening, tell)
+        run(listening, platform, tell, listener)
 
 
 @asynccontextmanager
@@ -98,12 +101,13 @@ async def _platform(
     senders: Senders,
     broker: Address | None,
     witnesses: Sequence[Witness],
+    verify: Verify,
     listening: Listening,
     tell: Tell,
     _: Stopping,
 ) -> AsyncIterator[ASGIApp]:
     lines = logs(settings.log_format)
-    running = open_ingest(settings.data, settings.origin, signers, clock, lines, settings.segment_bytes)
+    running = open_ingest(settings.data, settings.origin, signers, clock, lines, settings.segment_bytes, verify)
     running.witnessed(witnesses)
     asking = asyncio.create_task(running.cosigning.run()) if witnesses else None
     doors: list[Door | StreamDoor] = []
@@ -137,16 +141,17 @@ def open_ingest(
     clock: Callable[[], int] = clock,
     lines: Lines | None = None,
     segment_bytes: int = SEGMENT_BYTES,
+    verify: Verify = here,
 ) -> Running:
     """The ingest over a folder, without doors: for `coflex ingest`, and for whoever has points and doors of its own.
 
-    `signers` may grow while it runs. Raises InUse, LogBroken.
+    `signers` may grow while it runs. `verify`: who checks signatures. Raises InUse, LogBroken.
     """
     log = Log(data, origin, segment_bytes)
     try:
         tables = Tables(data / "tables", log)
         running = Running(origin, lines)
-        running.intake = Intake(log, tables, signers, clock, running.failed)
+        running.intake = Intake(log, tables, signers, clock, running.failed, verify)
         running.now = clock
         running.witnessed(())
     except BaseException:

@@ -2,19 +2,20 @@
 
 `coflex.service.settling.due` says what is lacking. It is computed here from the tables of the tenant's log, on a thread
 and day by day, so that 4-second readings of many units and weeks fit into memory, and brought by `metered.bring`. What
-no reading is there for is brought as missing, and looked for again once an hour. Each baseline's record is kept beside
-the log under its digest, for whoever computes it anew. A correction that comes in later is brought in the same way.
+no reading is there for is brought as missing, and looked for again once an hour, as is what was estimated from a part
+of it. Each baseline's record is kept beside the log under its digest, for whoever computes it anew. A correction that
+comes in later is brought in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from coflex.adapters.measurements.files import put
 from coflex.adapters.measurements.tables import columns_of
 from coflex.adapters.web.api.desk import Desk
+from coflex.domain.errors import Refused
 from coflex.domain.quantity import Floats, Ints
 from coflex.domain.reading import Quality
 from coflex.domain.series import Series
@@ -37,14 +39,26 @@ from coflex.metering.delivery import WATT_HOUR
 from coflex.metering.eligibility import UnitCalendar
 from coflex.metering.quarters import QUALITIES, quarter_hours
 from coflex.register.packing import canonical
-from coflex.register.settlement import BaselineDay, MeteredDay, day_id
+from coflex.register.settlement import BaselineDay, MeteredDay, ReadyDay, day_id
 from coflex.service.field import points_of, unit_at
 from coflex.service.machine import encode
 from coflex.service.ports import Command
-from coflex.service.settling import Due, ReadyDue, based_on, due, due_ready, event_days, owed, zone_of
+from coflex.service.settling import (
+    Due,
+    ReadyDue,
+    based_on,
+    due,
+    due_ready,
+    event_days,
+    owed,
+    ready_days,
+    ready_owed,
+    zone_of,
+)
 from coflex.service.state import State
 from coflex.service.verbs.metered import BaselineForm, Bring, QuantityForm, ReadyForm, form_of
 
+T = TypeVar("T")
 BASELINES = "baselines"
 MOST_AT_ONCE, PAGE = 200, 1_000
 AGAIN_S = 3_600.0
@@ -117,29 +131,47 @@ class Bringer:
     running: Running
     _next: dict[tuple[date, str], float] = field(default_factory=dict)
     """When to look for what had no readings again, by the loop's clock."""
+    _next_ready: dict[tuple[date, str], float] = field(default_factory=dict)
+    """The same of bands that were not wholly ready."""
     _touched: set[tuple[date, str]] = field(default_factory=set)
     """Days of units that may be others since readings were corrected."""
 
     async def turn(self) -> int:
         """Bring what is due, and what is another since it was brought, as much as is done at once; how many units and
-        days were looked at. Raises CoflexError."""
-        state = self.desk.state(self.tenant)
-        wanted = self._wanted(state, self.desk.now(self.tenant))
+        days were looked at. What cannot be computed or is not taken is told, and keeps nothing else back. Raises
+        CoflexError."""
+        state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
+        wanted = self._wanted(state, now)
         again = sorted(self._touched)[: MOST_AT_ONCE - len(wanted)]
         owing = [one for day, unit in again if (one := owed(state, unit, day)) is not None]
-        held = due_ready(state, self.desk.now(self.tenant), None, MOST_AT_ONCE)
-        ready = [(one, tuple(points_of(state, unit) for unit in one.units)) for one in held]
+        held = {*self._lacking(state, now), *(one for day, unit in again for one in ready_owed(state, unit, day))}
+        ready = [(one, tuple(points_of(state, unit) for unit in one.units)) for one in sorted(held, key=_place)]
         if wanted or owing or ready:
             await self.desk.settled()
             zone, size = zone_of(state), self.running.size()
             units = [one.unit for one in (*wanted, *owing) if one.baseline is not None]
             events = {unit: event_days(state, unit) for unit in units}
-            form = await asyncio.to_thread(self._form, [*wanted, *owing], ready, zone, events, size)
-            news = _news(state, form)
-            if news.metered or news.baselines or news.ready:
-                await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(news)))
+            forms = await asyncio.to_thread(self._forms, [*wanted, *owing], ready, zone, events, size)
+            await self._submit([one for one in forms if one is not None])
         self._touched.difference_update(again)
         return len(wanted) + len(owing) + len(ready)
+
+    async def _submit(self, forms: Sequence[Bring]) -> None:
+        """Bring what is news of forms, in one command; where that is refused, half by half down to the one at fault."""
+        if not forms:
+            return
+        news = _news(self.desk.state(self.tenant), _joined(forms))
+        if not (news.metered or news.baselines or news.ready):
+            return
+        try:
+            await self.desk.submit(Command(self.tenant, "metered.bring", "", "", "", ACTOR, encode(news)))
+        except Refused as fault:
+            if len(forms) == 1:
+                self.running.failed(fault)
+                return
+            middle = len(forms) // 2
+            await self._submit(forms[:middle])
+            await self._submit(forms[middle:])
 
     def corrected(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """Readings of points in [begin, end), ms, came late or are others now."""
@@ -151,40 +183,53 @@ class Bringer:
                 first, last = (_local(ms, zone) for ms in (begin, end - 1))
                 for day in _range(first, last):
                     self._touched |= {(based, unit) for based in based_on(state, unit, day)}
+                    if ready_days(state, day):
+                        self._touched.add((day, unit))
 
     def look_again(self) -> None:
         """Let the next turn look for everything that is due, also for what had no readings a moment ago."""
         self._next.clear()
+        self._next_ready.clear()
 
     def _wanted(self, state: State, now: datetime) -> list[Due]:
-        found: list[Due] = []
-        clock, after = asyncio.get_running_loop().time(), None
-        while len(found) < MOST_AT_ONCE and (page := due(state, now, after, PAGE)):
-            found += [one for one in page if self._next.get((one.day, one.unit), 0.0) <= clock]
-            after = page[-1].day, page[-1].unit
-        found = found[:MOST_AT_ONCE]
-        self._next = {key: at for key, at in self._next.items() if at > clock}
-        self._next |= {(one.day, one.unit): clock + AGAIN_S for one in found}
-        return found
+        return _fresh(partial(due, state, now), self._next, lambda one: (one.day, one.unit))
+
+    def _lacking(self, state: State, now: datetime) -> list[ReadyDue]:
+        return _fresh(partial(due_ready, state, now), self._next_ready, lambda one: (one.day, one.band))
 
     # ---------------------------------------------------------------- on a thread
 
-    def _form(
+    def _forms(
         self,
         wanted: Sequence[Due],
         ready: Sequence[tuple[ReadyDue, tuple[tuple[int, ...], ...]]],
         zone: ZoneInfo,
         events: Mapping[str, frozenset[date]],
         size: int,
-    ) -> Bring:
-        """What `metered.bring` takes. `ready`: with the points of each unit."""
+    ) -> list[Bring | None]:
+        """What `metered.bring` takes, item by item. `ready`: with the points of each unit."""
         points = {point for one in wanted for point in one.points} | {p for _, units in ready for u in units for p in u}
         days = _Days(self.running, zone, sorted(points), size)
         days.read({day for one in wanted for day in _days(one)} | {one.day for one, _ in ready})
-        metered = tuple(row for one in wanted for row in days.quantities(one))
-        baselines = tuple(self._baseline(one, days, events[one.unit]) for one in wanted if one.baseline is not None)
-        shares = tuple(row for one, units in ready for row in days.ready(one, units))
-        return Bring(self.running.origin, size, metered, baselines, shares)
+        return [
+            *(self._made(partial(self._of_unit, one, days, events.get(one.unit, frozenset()))) for one in wanted),
+            *(self._made(partial(self._of_band, one, units, days)) for one, units in ready),
+        ]
+
+    def _made(self, make: Callable[[], Bring]) -> Bring | None:
+        """An item's form; None where it cannot be made, which is told."""
+        try:
+            return make()
+        except Exception as fault:  # a fault of one item stops no other one
+            self.running.failed(fault)
+            return None
+
+    def _of_unit(self, one: Due, days: _Days, events: frozenset[date]) -> Bring:
+        baselines = () if one.baseline is None else (self._baseline(one, days, events),)
+        return Bring(self.running.origin, days.size, tuple(days.quantities(one)), baselines)
+
+    def _of_band(self, one: ReadyDue, units: Sequence[Sequence[int]], days: _Days) -> Bring:
+        return Bring(self.running.origin, days.size, ready=tuple(days.ready(one, units)))
 
     def _baseline(self, one: Due, days: _Days, events: frozenset[date]) -> BaselineForm:
         """The first method with enough readings, else the first one without values."""
@@ -246,11 +291,11 @@ class _Days:
 
     def ready(self, one: ReadyDue, units: Sequence[Sequence[int]]) -> list[ReadyForm]:
         """Of each quarter-hour the mean over the units of the share of its time in which their devices measured: a unit
-        that tells nothing is taken as not ready."""
+        that tells nothing is taken as not ready, as is a group without units."""
         axis, read = delivery_day(one.day, self.zone), self._read[one.day]
         rows = [[self.points.index(point) for point in points] for points in units]
-        covered = np.array([read.covered[mine].max(axis=0, initial=0.0) for mine in rows])
-        mean = np.minimum(covered, 1.0).mean(axis=0)
+        covered = [np.minimum(read.covered[mine].max(axis=0, initial=0.0), 1.0) for mine in rows]
+        mean = np.mean(covered, axis=0) if covered else np.zeros(len(axis))
         return [
             ReadyForm(one.band, start, Decimal(repr(float(mean[axis.position(start)]))).quantize(_TEN_THOUSANDTH))
             for start in one.quarters
@@ -261,6 +306,35 @@ class _Days:
         days = _range(oldest, one.day)
         kw = np.concatenate([self._of(one, day).kwh[0] for day in days]) / (QUARTER / timedelta(hours=1))
         return Series((one.unit,), Axis(delivery_day(oldest, self.zone).start, len(kw)), kw[None])
+
+
+def _fresh(
+    look: Callable[[tuple[date, str] | None, int], Sequence[T]],
+    later: dict[tuple[date, str], float],
+    place: Callable[[T], tuple[date, str]],
+) -> list[T]:
+    """What is due and was not looked for in the last hour, as much as is done at once. `later`: when to look for each
+    again, by the loop's clock (in place)."""
+    clock, after, found = asyncio.get_running_loop().time(), None, list[T]()
+    while len(found) < MOST_AT_ONCE and (page := look(after, PAGE)):
+        found += [one for one in page if later.get(place(one), 0.0) <= clock]
+        after = place(page[-1])
+    found = found[:MOST_AT_ONCE]
+    for key in [key for key, at in later.items() if at <= clock]:
+        del later[key]
+    later |= {place(one): clock + AGAIN_S for one in found}
+    return found
+
+
+def _place(one: ReadyDue) -> tuple[date, str, tuple[datetime, ...]]:
+    return one.day, one.band, one.quarters
+
+
+def _joined(forms: Sequence[Bring]) -> Bring:
+    """Forms on one state of one log as one."""
+    metered, baselines = (row for one in forms for row in one.metered), (row for one in forms for row in one.baselines)
+    ready = (row for one in forms for row in one.ready)
+    return msgspec.structs.replace(forms[0], metered=tuple(metered), baselines=tuple(baselines), ready=tuple(ready))
 
 
 def _news(state: State, form: Bring) -> Bring:
@@ -276,8 +350,14 @@ def _news(state: State, form: Bring) -> Bring:
         there = state.find(BaselineDay, day_id(one.unit, one.day))
         return there is None or (there.method, there.fingerprint, there.kwh) != (one.method, one.fingerprint, one.kwh)
 
+    def is_changed(one: ReadyForm) -> bool:
+        day = state.find(ReadyDay, day_id(one.band, one.start.astimezone(zone).date()))
+        there = day.at(one.start) if day is not None else None
+        return there is None or there.share != one.share
+
     metered, baselines = tuple(filter(is_new, form.metered)), tuple(filter(is_other, form.baselines))
-    return msgspec.structs.replace(form, metered=metered, baselines=baselines)
+    ready = tuple(filter(is_changed, form.ready))
+    return msgspec.structs.replace(form, metered=metered, baselines=baselines, ready=ready)
 
 
 def _local(ms: int, zone: ZoneInfo) -> date:

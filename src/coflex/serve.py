@@ -30,6 +30,7 @@ from coflex.adapters.web.api.rooms.offers import Offers
 from coflex.adapters.web.api.rooms.resources import CSV, WORKBOOK
 from coflex.adapters.web.identity import Accounts, Identity, Keys, Passwords, identity_routes
 from coflex.adapters.web.logs import Log, logs, places, template
+from coflex.adapters.web.measurements import IngestCounts
 from coflex.adapters.web.metrics import Metrics, Watched, routes
 from coflex.adapters.web.server import Listening, Stopping, address, bind, dressed, run
 from coflex.adapters.web.webhooks import Webhooks
@@ -182,6 +183,7 @@ def _app(running: Running, webhooks: Webhooks, offers: Offers, fields: Fields, p
     )
     watched = Watched(webhook_lag=webhooks.lag, listeners=app.state.bell.count)
     running.metrics.watch(running.sequencer, running.machine.tenants, watched)
+    running.metrics.registry.register(IngestCounts(fields.open_rooms))
     return app
 
 

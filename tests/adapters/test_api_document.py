@@ -183,6 +183,7 @@ def test_the_page_for_people_has_every_operation_and_needs_no_other_server() -> 
         assert http.get("/openapi.json").json() == json.loads(encode(api.document))
     for _, told in operations(api.document):
         assert f'id="{told["operationId"]}"' in page.text
+    assert "<code>Idempotency-Key</code>" in page.text and "`Idempotency-Key`" not in page.text
     assert "<script" not in page.text and not re.search(r'(src|href)="(https?:)?//', page.text)
 
 

@@ -22,7 +22,7 @@ def world() -> Settled:
     made.bring_all(u0001="-25", u0003="-37.5")
     made.bring({}, baselines=[made.baseline("cu-0001", ["-50"] * 96)])
     made.settle()
-    made.do("invoice.issue", "mo", RUN, issued="2016-08-05")
+    made.do("invoice.issue", "mo", RUN, issued="2016-07-10")
     return made
 
 
@@ -86,7 +86,7 @@ def test_a_period_is_looked_at_by_the_operator_alone(world: Settled) -> None:
     told = world("GET", f"/settlement-periods/{PERIOD}", "mo").json()
     assert (told["runs"], told["lines"], told["balances"], told["first_day"]) == ([RUN], 0, [], PERIOD)
     run = world("GET", f"/settlements/{RUN}", "mo").json()
-    assert told["inputs"] == run["inputs"] and run["billed"] == "2016-08-05"
+    assert told["inputs"] == run["inputs"] and run["billed"] == "2016-07-10"
     missing, unknown = (world("GET", f"/settlements/{name}", "sp-1").json() for name in (RUN, "2016-07-05.9"))
     assert missing["detail"] == unknown["detail"].replace("2016-07-05.9", RUN)
     assert world("GET", "/settlement-periods/July", "mo").status_code == 422

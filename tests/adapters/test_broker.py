@@ -6,16 +6,18 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gmqtt import Client
 
-from coflex.adapters.field.broker import Address
+from coflex.adapters.field.broker import Address, Door
 from coflex.adapters.measurements.log import Log
 from coflex.domain.errors import CoflexError
+from coflex.metering.admission import Answer, Outcome, Part
 from support.measuring import ORIGIN, TENANT, Device, Ingest, start, write_points
 from support.mosquitto import Mosquitto, mosquitto
 
@@ -170,6 +172,32 @@ def _refused(gateway: Gateway) -> set[tuple[Any, ...]]:
         for point, words in gateway.told
         for one in words["refused"]
     }
+
+
+def test_a_fault_on_the_way_to_the_ingest_is_told_and_the_door_goes_on() -> None:
+    class Taken:
+        def submit(self, parts: Sequence[Part]) -> Future[Answer]:
+            if parts[0].payload == b"bad":
+                raise RuntimeError("a fault of the program")
+            done: Future[Answer] = Future()
+            done.set_result(Answer([Outcome(1, 1, 0, (), (), {}, {}, 0, 0)], ""))
+            return done
+
+    async def act() -> None:
+        told: list[BaseException] = []
+        door = Door(Taken(), TENANT, Address("nowhere", 1, False), str, "door", told.append)
+        passing = asyncio.create_task(door._pass_on())
+        bad = asyncio.create_task(door._message(None, f"coflex/{TENANT}/m/1", b"bad"))
+        while not told:
+            await asyncio.sleep(0.001)
+        await asyncio.wait_for(door._message(None, f"coflex/{TENANT}/m/1", b"good"), PATIENCE_S)
+        assert [type(one) for one in told] == [RuntimeError]
+        assert not bad.done(), "the broker has no word of it, and brings it again"
+        for task in (bad, passing):
+            task.cancel()
+        await asyncio.gather(bad, passing, return_exceptions=True)
+
+    run(act)
 
 
 @pytest.mark.spec("CERT-01")

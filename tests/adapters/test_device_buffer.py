@@ -83,6 +83,24 @@ class BufferMachine(RuleBasedStateMachine):
         if self.opened and through > 0:
             self.outbox.acknowledge(through)
 
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        if self.outbox._pending:
+            self.outbox.give_up(data.draw(st.sets(st.sampled_from(list(self.outbox._pending)), max_size=5)))
+
+    @rule(back=st.integers(1, 5))
+    def set_back(self, back: int) -> None:
+        """The last ones never counted: their numbers stand for what they said, but for the last, which is dropped."""
+        last = list(self.outbox._pending)[-back:]
+        if not self.opened or not last or any(number in self.sent for number in last):
+            return
+        if self.outbox.lost and self.outbox.lost[-1][1] > last[0]:  # the platform knows one that is above
+            return
+        texts = [self.outbox._pending[number][24:-64] for number in last]
+        anew = [message(last[0] + place, text) for place, text in enumerate(texts[:-1])]
+        self.outbox.replace(last[0], last[0] - 1, 0, anew)
+        self.kept.remove(texts[-1])
+
     @rule()
     def note(self) -> None:
         self.outbox.note(count=self.count)
@@ -173,8 +191,54 @@ def test_a_device_whose_disk_is_an_old_copy_takes_no_number_again() -> None:
     outbox.append(message(11, b"new"), held=True)
     assert [sequence_of(one) for one in outbox.pending(0, 10**6)] == list(range(1, 11))
     outbox.raise_above(20, anew)
-    assert outbox.pending(0, 10**6) == [message(21, b"new")]
-    assert Outbox(image, LEAST_BYTES).pending(0, 10**6) == [message(21, b"new")]
+    for one in (outbox, again := Outbox(image, LEAST_BYTES)):
+        assert one.pending(10, 10**6) == [message(21, b"new")]
+        # What may have left is asked about again: the platform's word alone empties no buffer.
+        assert [sequence_of(raw) for raw in one.pending(0, 10**6)] == [*range(1, 11), 21]
+    assert (again.damaged, again.lost) == (0, ())
+    again.acknowledge(21)
+    assert (Outbox(image, LEAST_BYTES).pending(0, 1), Outbox(image, LEAST_BYTES).damaged) == ([], 0)
+
+
+def test_what_is_given_up_is_named_lost_and_what_is_replaced_is_free_also_after_a_start() -> None:
+    disk = CutDisk()
+    outbox = filled(disk, 40, size=200)
+    outbox.give_up([3, 1, 2, 7, 99])
+    outbox.replace(30, 29, 29_500, [message(30, b"thirty")])
+    again = Outbox(disk, LEAST_BYTES)
+    for one in (outbox, again):
+        numbers = [sequence_of(raw) for raw in one.pending(0, 10**6)]
+        assert numbers == [4, 5, 6, *range(8, 31)]
+        assert one.pending(29, 1) == [message(30, b"thirty")]
+        assert (one.lost, one.last, one.signed_at, one.damaged) == (((1, 3), (7, 7)), 30, 30_000, 0)
+    again.append(message(31, bytes(200)), held=False)
+    again.acknowledge(31)
+    assert len(Outbox(disk, LEAST_BYTES)) == 0
+
+
+def test_a_device_starts_on_a_full_disk_and_what_is_acknowledged_makes_room() -> None:
+    disk = CutDisk()
+    filled(disk, 60, size=100)
+    disk.room = 0
+    outbox = Outbox(disk, LEAST_BYTES)
+    assert [sequence_of(one) for one in outbox.pending(0, 10**6)] == list(range(1, 61))
+    with pytest.raises(NoRoom):
+        outbox.append(message(61, b""), held=False)
+    outbox.acknowledge(60)
+    disk.room = None
+    outbox.append(message(61, b""), held=False)
+    again = Outbox(disk, LEAST_BYTES)
+    assert ([sequence_of(one) for one in again.pending(0, 10**6)], again.lost) == ([61], ())
+
+
+def test_an_empty_disk_that_is_full_takes_a_message_once_there_is_room() -> None:
+    disk = CutDisk(room=0)
+    outbox = Outbox(disk, LEAST_BYTES)
+    with pytest.raises(NoRoom):
+        outbox.append(message(1, b""), held=False)
+    disk.room = None
+    outbox.append(message(1, b""), held=False)
+    assert len(Outbox(disk, LEAST_BYTES)) == 1
 
 
 def test_a_rotten_record_is_named() -> None:

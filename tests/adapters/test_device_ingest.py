@@ -7,6 +7,7 @@ answers are lost; when the way is good again, everything the device ever kept is
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -20,10 +21,10 @@ from coflex.adapters.field.node import Containment
 from coflex.adapters.field.sampling import Sampler
 from coflex.adapters.measurements.check import one as check_one
 from coflex.evidence.keys import public_of
-from coflex.evidence.message import Message, Quantity, decode, decode_measurement
+from coflex.evidence.message import Kind, Message, Quantity, decode, decode_measurement
 from coflex.metering.admission import Admission, Signer, Signers
 from coflex.simulation.fleet import SimulatedUnit
-from support.field import NOON, POINT, SEED, Bench, HandClock
+from support.field import NOON, POINT, SEED, Bench, HandClock, set_point
 from support.field_disk import CutDisk
 
 
@@ -31,8 +32,8 @@ class Ingest:
     """The admission of the ingest, a log behind it, and its answers: as its MQTT door gives them, with all that is
     open. Its clock is right."""
 
-    def __init__(self, clock: HandClock) -> None:
-        self._signers = Signers([Signer(POINT, public_of(SEED), owner="house")])
+    def __init__(self, clock: HandClock, since: int = 0) -> None:
+        self._signers = Signers([Signer(POINT, public_of(SEED), owner="house", since=since)])
         self._clock = clock
         self._admission = Admission(self._signers, self._known)
         self.log: dict[int, Message] = {}
@@ -46,10 +47,14 @@ class Ingest:
         return None if candidate is None else candidate.digest
 
     def take(self, messages: list[Message]) -> Acknowledged:
-        refused, now = [], self._clock.monotonic
+        refused, now, known = [], self._clock.monotonic, False
         for one in messages:
             checked = check_one(one.encode(), self._signers)
-            assert checked.candidate is not None and not checked.code
+            if checked.candidate is None:
+                refused.append((one.sequence, checked.code))
+                self.codes.append(checked.code)
+                continue
+            known = True
             code, _ = self._admission.admit(checked.candidate, frozenset({"house"}), now)
             if not code:
                 assert one.sequence not in self.log
@@ -57,7 +62,9 @@ class Ingest:
             elif code != "duplicate":
                 refused.append((one.sequence, code))
                 self.codes.append(code)
-        return Acknowledged(self._admission.last(0), tuple(refused), now, (), tuple(self._admission.gaps.get(0, ())))
+        # Of whom nothing was authentic, nothing is told but what was refused.
+        through, gaps = (self._admission.last(0), tuple(self._admission.gaps.get(0, ()))) if known else (0, ())
+        return Acknowledged(through, tuple(refused), now, (), gaps)
 
 
 def sampler() -> tuple[Sampler, ...]:
@@ -67,11 +74,11 @@ def sampler() -> tuple[Sampler, ...]:
 class Story:
     """A device and an ingest; `kept`: first instant of each measurement that the device's disk holds or held."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, since: int = 0) -> None:
         self.chance = Random(seed)
         self.clock = HandClock()
         self.clock.monotonic = NOON  # the ingest's clock is right: time that passes
-        self.ingest = Ingest(self.clock)
+        self.ingest = Ingest(self.clock, since)
         self.disk = CutDisk()
         self.bench = self._started()
 
@@ -173,6 +180,67 @@ def test_a_clock_an_hour_ahead_is_refused_and_nothing_is_lost_when_it_is_set() -
         story.measure(300)
         story.pass_on(0.0, 0.0)
     assert waiting <= set(story.ingest.log) and len(story.bench.node.outbox) <= 1
+
+
+@pytest.mark.spec("ACT-02", "CERT-01")
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from([15 * 60_000, 3_600_000, 86_400_000, 365 * 86_400_000]),
+    st.integers(30, 300),
+    st.integers(0, 1 << 30),
+    st.booleans(),
+)
+def test_a_clock_that_was_ahead_and_was_set_right_silences_nobody(
+    ahead: int, seconds: int, seed: int, restarted: bool
+) -> None:
+    """Whatever was signed in a time that has not come: from a quarter of an hour after the clock is right all that is
+    measured arrives, whole and in its time, and so do the answers to set points that were signed meanwhile."""
+    story = Story(seed)
+    story.measure(60)
+    story.pass_on(0.0, 0.0)
+    story.clock.set(story.clock.utc + ahead)
+    story.measure(seconds)
+    story.bench.node.order(set_point(3, story.clock.utc, story.clock.utc + 3_600_000, 500))
+    story.pass_on(0.0, 0.3)
+    story.clock.set(story.clock.utc - ahead)
+    if restarted:
+        story.kill()
+    for _ in range(15):
+        story.measure(60)
+        story.pass_on(0.0, 0.0)
+    good = story.clock.utc - story.clock.utc % 12_000 + 12_000
+    for _ in range(20):
+        story.measure(60)
+        story.pass_on(0.0, 0.0)
+    measured = [decode_measurement(one.body) for one in story.ingest.log.values() if one.kind is Kind.MEASUREMENT]
+    covered = sorted((one.first, one.end) for one in measured if one.end > good)
+    assert covered[0][0] <= good and covered[-1][1] >= story.clock.utc - 24_000
+    assert all(end == begin for (_, end), (begin, _) in pairwise(covered))
+    assert max(one.end for one in measured) <= story.clock.utc
+    assert [one.kind for one in story.ingest.log.values()].count(Kind.ACKNOWLEDGEMENT) >= 1
+    assert len(story.bench.node.outbox) <= 1 and "clock_was_ahead" in story.bench.codes
+
+
+@pytest.mark.spec("ACT-02", "CERT-01")
+@pytest.mark.parametrize("windows", [15, 700])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_signed_before_the_device_was_registered_is_named_lost_and_the_rest_arrives(
+    windows: int, restarted: bool
+) -> None:
+    story = Story(4, since=NOON + 12_000 * windows + 6_000)
+    story.measure(12 * windows)
+    for _ in range(20):
+        story.measure(60)
+        story.pass_on(0.0, 0.0)
+        if restarted and story.clock.utc - NOON < 12_000 * windows + 200_000:
+            story.kill()
+    story.good_end()
+    outbox = story.bench.node.outbox
+    lost = {number for first, last in outbox.lost for number in range(first, last + 1)}
+    assert lost == {number for number in range(1, max(story.ingest.log) + 1) if number not in story.ingest.log}
+    assert lost == set(range(1, len(lost) + 1)) and windows - 1 <= len(lost) <= windows + 1
+    assert set(story.ingest.codes) <= {"not_active", "overlaps"}
+    assert restarted or "given_up" in story.bench.codes
 
 
 # ---------------------------------------------------------------- containment, proved by what was sent

@@ -192,7 +192,6 @@ def test_a_device_measures_follows_and_acknowledges_over_tls(tmp_path: Path) -> 
             await asyncio.to_thread(device.signal, signal.SIGTERM)
             assert await asyncio.to_thread(device.ended) == 0
         assert platform.acknowledged == [
-            (11, Hop.LIGHT_NODE, Verdict.REFUSED),
             (12, Hop.LIGHT_NODE, Verdict.TAKEN),
             (12, Hop.ENERGY_MANAGEMENT_SYSTEM, Verdict.TAKEN),
             (13, Hop.LIGHT_NODE, Verdict.TAKEN),
@@ -200,7 +199,7 @@ def test_a_device_measures_follows_and_acknowledges_over_tls(tmp_path: Path) -> 
         ]
         assert complete(platform) and not platform.clashes and buffered(tmp_path / "state") == {}
         notes = [one["code"] for notice in platform.notices for one in notice.get("told", ())]
-        assert platform.notices[0]["online"] is True and "set_point_refused" in notes
+        assert platform.notices[0]["online"] is True and "set_point_left_out" in notes
         assert show(tmp_path / "state").running is False
 
     with_broker(tmp_path, act)
@@ -308,8 +307,8 @@ def test_an_answer_over_http_is_told_to_each_point() -> None:
         2: Acknowledged(9, missing=((3, 4),)),
     }
     found = answers(batch, {"through": {"1": 12}, "at": 77, "open": {"1": [[3, 4]]}}, None)
-    assert found == {1: Acknowledged(12, at=77, open=((3, 4),)), 2: Acknowledged(9, at=77, open=())}
-    for bad in (None, [], {"refused": 5}):
+    assert found == {1: Acknowledged(12, at=77, open=((3, 4),)), 2: Acknowledged(0, at=77)}
+    for bad in (None, [], {"refused": 5}, {"through": {"1": 1 << 63}}, {"through": {"1": -1}}, {"through": [1]}):
         with pytest.raises(ValueError):
             answers(batch, bad, None)
 

@@ -22,7 +22,7 @@ from coflex.evidence.merkle import leaf_hash, verify_consistency, verify_inclusi
 from coflex.evidence.message import Quantity
 from coflex.ingest import Settings, ingest
 from coflex.metering.admission import REFUSALS
-from support.measuring import ORIGIN, Device, Ingest, command, running, start, write_points
+from support.measuring import ORIGIN, TENANT, Device, Ingest, command, running, start, write_points
 
 MINUTE = 60_000
 
@@ -54,10 +54,9 @@ def keyed(device: Device, since: str, until: str) -> str:
 
 
 def counted(here: Ingest, code: str) -> float:
+    begins = f'coflex_ingest_refused_total{{code="{code}",tenant="{TENANT}"}}'
     rows = here.get("/metrics").decode().splitlines()
-    return float(
-        next(row for row in rows if row.startswith(f'coflex_ingest_refused_total{{code="{code}"}}')).split()[1]
-    )
+    return float(next(row for row in rows if row.startswith(begins)).split()[1])
 
 
 # ---------------------------------------------------------------- good ones

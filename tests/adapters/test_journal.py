@@ -23,6 +23,7 @@ from coflex.adapters.store.tables import ENTRY, METADATA
 from coflex.domain.errors import CoflexError
 from coflex.service.chain import FIRST
 from coflex.service.ports import (
+    Brief,
     Change,
     Entry,
     FeedItem,
@@ -121,6 +122,11 @@ def _feed(entries: list[Entry], tenant: str, party: str) -> list[FeedItem]:
     ]
 
 
+def _brief(entry: Entry) -> Brief:
+    command = entry.command
+    return Brief(entry.number, entry.at, command.verb, command.party, command.body, entry.reply)
+
+
 def _holds(journal: Journal, entries: list[Entry]) -> None:
     """Every question of the port is answered as from a plain list."""
     last = entries[-1] if entries else None
@@ -133,7 +139,7 @@ def _holds(journal: Journal, entries: list[Entry]) -> None:
         for subject in ("", "s1"):
             verbs = ("offer.submit", "offer.withdraw")
             about = [e for e in entries if (e.command.tenant, e.command.subject) == (tenant, subject)]
-            expected = sent([entry for entry in about if entry.command.verb in verbs])
+            expected = [_brief(entry) for entry in sent(about) if entry.command.verb in verbs]
             assert list(journal.of_subject(tenant, verbs, subject)) == expected
         for at in {START, *(entry.at for entry in entries)}:
             then = [one for one in versions if (one.tenant, one.kind) == (tenant, "unit") and one.at <= at]

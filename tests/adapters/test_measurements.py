@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coflex.adapters.measurements import files
 from coflex.adapters.measurements import intake as intakes
 from coflex.adapters.measurements.certify import certificate
+from coflex.adapters.measurements.check import here as here_checked
 from coflex.adapters.measurements.files import InUse
 from coflex.adapters.measurements.intake import Busy, Intake
 from coflex.adapters.measurements.live import Live
@@ -166,6 +171,73 @@ def test_the_answer_waits_for_the_sync(tmp_path: Path, monkeypatch: pytest.Monke
         assert again.log.size == len(raws)
 
 
+def test_a_check_that_fails_leaves_nobody_without_an_answer(tmp_path: Path) -> None:
+    """Neither those whose batches it took along, nor those behind."""
+    some = devices(3)
+    go = threading.Event()
+
+    def verify(publics: Sequence[bytes], raws: Sequence[bytes]) -> Sequence[bool]:
+        go.wait(20)
+        if HEADER.unpack_from(raws[0])[3] == 2:
+            raise MemoryError
+        return here_checked(publics, raws)
+
+    log = Log(tmp_path, ORIGIN)
+    faults: list[BaseException] = []
+    intake = Intake(log, Tables(tmp_path / "tables", log), signers(some), lambda: NOW + HOUR, faults.append, verify)
+    try:
+        with intake._wake:  # the writer looks when all are checked
+            answers = [intake.submit([Part(device.next())]) for device in some]
+            checked = [waiting.checked for waiting in intake._queue]
+            go.set()
+            wait(checked, 20)
+        for answer in answers:
+            with pytest.raises(LogBroken, match="MemoryError"):
+                answer.result(20)
+        assert [type(fault) for fault in faults] == [MemoryError]
+    finally:
+        intake.close()
+
+
+def test_whoever_sends_old_messages_again_and_again_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking up ends when the time of a commit is spent; what comes then is asked to come again, and is told then."""
+    (one,) = devices(1)
+    with world(tmp_path, signers([one]), segment_bytes=1) as here:
+        old = minutes([one], 12)
+        for raw in old:
+            here.take(raw)
+        assert here.take(*old).duplicates == 12
+        asked: list[float] = []
+
+        def clock() -> float:
+            """Each segment takes ten milliseconds."""
+            asked.append(0.0)
+            return len(asked) * 0.01
+
+        for place in ("intake", "log"):
+            monkeypatch.setattr(f"coflex.adapters.measurements.{place}.perf_counter", clock)
+        monkeypatch.setattr(intakes, "MOST_LOOKING_S", 0.2)
+        outcome = here.take(*old[:8][::-1], one.next())
+        assert outcome.accepted == 1
+        told = [refusal.code for refusal in outcome.refused]
+        assert outcome.duplicates > 0 and told == ["not_now"] * (8 - outcome.duplicates) and told
+        assert here.take(old[7 - outcome.duplicates]).duplicates == 1, "in the next commit"
+        monkeypatch.setattr(intakes, "MOST_LOOKING_S", 0.03)
+        assert here.take(old[0]).refused[0].code == "replayed", "too far back to be found by any"
+        assert len(asked) < 100
+
+
+def test_an_acknowledgement_of_no_set_point_is_none(tmp_path: Path) -> None:
+    (one,) = devices(1)
+    with world(tmp_path, signers([one])) as here:
+        for number, sequence in enumerate((0, 1 << 63, (1 << 64) - 1, (1 << 63) - 1), start=1):
+            body = Acknowledgement(sequence, Hop.LIGHT_NODE, Verdict.TAKEN).encode()
+            outcome = here.take(one.seal(body, number, here.now + number, kind=Kind.ACKNOWLEDGEMENT))
+            assert [refusal.code for refusal in outcome.refused] == ["bad_format"] * (number < 4)
+
+
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intakes, "MOST_WAITING", 900)
     some = devices(1)
@@ -301,6 +373,193 @@ def test_segments_are_sealed_and_a_start_needs_none_of_what_can_be_made_anew(tmp
         assert again.log.find(3, 101) is None
         again.tables.read(1, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
         assert len(list((tmp_path / "tables").glob("*.parquet"))) == len(files)
+
+
+@pytest.mark.parametrize("room", ["tables", "arrays", "states"])
+def test_a_disk_that_is_full_for_a_moment_leaves_a_log_that_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    """Whatever of a segment could not be written: it is made up for before a state above it is kept."""
+    (one,) = devices(1)
+    ends = {"tables": ".parquet", "arrays": ".keys.npy", "states": ".npz"}
+    full = [True]
+
+    def put(path: Path, write: Any, mode: int = 0o644) -> None:
+        if full and path.name.endswith(ends[room]):
+            full.pop()
+            raise OSError(28, "No space left on device")
+        files.put(path, write, mode)
+
+    for place in ("log", "segment", "tables"):
+        monkeypatch.setattr(f"coflex.adapters.measurements.{place}.put", put)
+    with world(tmp_path, signers([one]), segment_bytes=4_000) as here:
+        raws = minutes([one], 60)
+        for raw in raws:
+            assert here.take(raw).accepted == 1
+    assert [type(fault) for fault in here.faults] == [OSError]
+    ended = sorted((tmp_path / "raw").glob("*.log"))[:-1]
+    assert len(ended) > 3 and all(path.with_suffix(".keys.npy").exists() for path in ended)
+    assert len(list((tmp_path / "tables").glob("*.parquet"))) == len(ended)
+    with world(tmp_path, signers([one]), segment_bytes=4_000) as again:
+        assert again.log.read(0, 100) == raws
+
+
+def opened(folder: Path) -> Log:
+    log = Log(folder, ORIGIN)
+    log.recover(lambda state: None, lambda raws, at: None)
+    return log
+
+
+def test_what_is_missing_below_a_kept_state_is_made_anew_from_the_segments(tmp_path: Path) -> None:
+    raws = [unsigned(Kind.DOCUMENT, 1, number, NOW, b"{}") + bytes(64) for number in range(1, 70_001)]
+    whole = tmp_path / "whole"
+    log = opened(whole)
+    for at in range(0, len(raws), 14_000):
+        some = raws[at : at + 14_000]
+        log.append(some, list(map(leaf_hash, some)), NOW)
+        log.keep(*log.roll())
+    hashes, root = [log.hashes(tier, 0, 1_000) for tier in (1, 2)], parse_note(log.note).checkpoint.root
+    assert list(map(len, hashes)) == [273, 1]
+    log.close()
+    for lose in ("tree/1", "tree/2", "half of tree/1", "the folder tree", "arrays"):
+        copy = tmp_path / lose.replace("/", "-")
+        shutil.copytree(whole, copy)
+        if lose == "arrays":
+            for number, name in enumerate(("keys", "offsets", "keys")):
+                sorted((copy / "raw").glob("*.log"))[number].with_suffix(f".{name}.npy").unlink()
+        elif lose == "half of tree/1":
+            os.truncate(copy / "tree" / "1", 32 * 100 + 7)
+        elif lose == "the folder tree":
+            shutil.rmtree(copy / "tree")
+        else:
+            (copy / lose).unlink()
+        again = opened(copy)
+        assert [again.hashes(tier, 0, 1_000) for tier in (1, 2)] == hashes
+        for leaf in (0, 5_000, 69_999):
+            assert again.read(leaf, 1) == [raws[leaf]]
+            assert again.find(1, leaf + 1, True) == leaf
+            assert verify_inclusion(leaf_hash(raws[leaf]), leaf, 70_000, again.inclusion(leaf, 70_000), root)
+        assert again.unsealed() == []
+        again.close()
+    first = next(iter(sorted((whole / "raw").glob("*.log"))))
+    first.write_bytes(first.read_bytes().replace(raws[10], raws[9]))
+    shutil.rmtree(whole / "tree")
+    with pytest.raises(LogBroken, match="not those of the kept state"):
+        opened(whole)
+
+
+def test_a_message_is_found_by_signer_and_sequence_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coflex.adapters.measurements.segment._BLOCK", 7)
+    raws = [unsigned(Kind.DOCUMENT, 1 + leaf % 3, 1 + leaf // 3, NOW, b"{}") + bytes(64) for leaf in range(40)]
+    log = opened(tmp_path)
+    for ended in (False, True):
+        if not ended:
+            log.append(raws, list(map(leaf_hash, raws)), NOW)
+        else:
+            log.keep(*log.roll())
+        assert [log.find(1 + leaf % 3, 1 + leaf // 3, True) for leaf in range(40)] == list(range(40))
+        assert [log.find(*asked) for asked in ((1, 15, True), (0, 1, True), (4, 1, True), (1, 1, False))] == [None] * 4
+    log.close()
+
+
+def test_names_of_the_tree_are_on_the_disk_before_a_state_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = devices(1)
+    done: list[str] = []
+
+    def synced(folder: Path) -> None:
+        done.append(folder.name)
+        files.sync_folder(folder)
+
+    def put(path: Path, write: Any, mode: int = 0o644) -> None:
+        done.append(path.suffix)
+        files.put(path, write, mode)
+
+    monkeypatch.setattr("coflex.adapters.measurements.log.sync_folder", synced)
+    monkeypatch.setattr("coflex.adapters.measurements.log.put", put)
+    with world(tmp_path / "new", signers([one]), segment_bytes=3_000) as here:
+        here.take(*minutes([one], 30))
+    assert done == [".key", tmp_path.name, ".pub", "tree", ".npz"]
+
+
+@pytest.mark.parametrize("spoil", ["empty", "half", "no zip", "a byte"])
+def test_a_damaged_state_is_passed_over(tmp_path: Path, spoil: str) -> None:
+    (one,) = devices(1)
+    raws = []
+    with world(tmp_path, signers([one]), segment_bytes=4_000) as here:
+        for _ in range(60):
+            raws.append(one.next())
+            here.take(raws[-1])
+    newest = sorted((tmp_path / "state").glob("*.npz"))[-1]
+    data = newest.read_bytes()
+    middle = len(data) // 2
+    newest.write_bytes({
+        "empty": b"", "half": data[:middle], "no zip": b"\x93NUMPY" + data[6:],
+        "a byte": data[:60] + bytes([data[60] ^ 1]) + data[61:],
+    }[spoil])  # fmt: skip
+    with world(tmp_path, signers([one]), segment_bytes=4_000) as again:
+        assert again.log.read(0, 100) == raws
+        assert again.take(raws[3], raws[-1]).duplicates == 2
+
+
+def test_an_old_segment_that_lost_messages_is_told(tmp_path: Path) -> None:
+    (one,) = devices(1)
+    with world(tmp_path, signers([one]), segment_bytes=4_000) as here:
+        for raw in minutes([one], 60):
+            here.take(raw)
+    first = sorted((tmp_path / "raw").glob("*.log"))[0]
+    data = first.read_bytes()
+    first.write_bytes(data[: list(commits(data))[-2].end])
+    first.with_suffix(".keys.npy").unlink()
+    with pytest.raises(LogBroken, match="leaves up to the next segment"):
+        World(tmp_path, signers([one]))
+    first.unlink()
+    with pytest.raises(LogBroken, match="are gone"):
+        World(tmp_path, signers([one]))
+
+
+@pytest.mark.spec("CERT-01")
+@pytest.mark.parametrize("name", ["checkpoint", "cosigned"])
+def test_a_log_that_is_not_the_one_of_a_checkpoint_beside_it_does_not_start(tmp_path: Path, name: str) -> None:
+    """Shorter than it, or grown again behind a rollback to the same size and beyond."""
+    (one,) = devices(1)
+    whole = tmp_path / "whole"
+    with world(whole, signers([one])) as here:
+        for raw in minutes([one], 10):
+            here.take(raw)
+        note = here.log.note
+    path = next((whole / "raw").glob("*.log"))
+    path.write_bytes(path.read_bytes()[: list(commits(path.read_bytes()))[4].end])
+    for file in (whole / "checkpoint", whole / "cosigned"):
+        file.unlink(missing_ok=True)
+    with world(whole, signers([one])) as here:
+        one.last = 20
+        for raw in minutes([one], 7):
+            here.take(raw)
+        own = here.log.note
+    shorter = tmp_path / "shorter"
+    shutil.copytree(whole, shorter)
+    path = next((shorter / "raw").glob("*.log"))
+    path.write_bytes(path.read_bytes()[: list(commits(path.read_bytes()))[7].end])
+    for folder, told in ((shorter, "ends at size 8, and a checkpoint of size 10"), (whole, "have the root of")):
+        (folder / "checkpoint").write_bytes(b"half of o")  # as a power cut leaves it
+        (folder / name).write_text(note)
+        with pytest.raises(LogBroken, match=told):
+            World(folder, signers([one]))
+    (whole / name).write_text(own)
+    with world(whole, signers([one])) as again:
+        assert again.log.size == 12
+
+
+def test_a_public_key_that_a_kill_left_unwritten_is_written_by_the_next_start(tmp_path: Path) -> None:
+    with world(tmp_path, signers([])) as here:
+        key = str(here.log.key)
+    (tmp_path / "log.pub").unlink()
+    with world(tmp_path, signers([])):
+        assert (tmp_path / "log.pub").read_text() == f"{key}\n"
 
 
 @settings(max_examples=6, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +14,16 @@ from coflex.domain.errors import Refused
 from coflex.metering.admission import (
     CLOCK_OFF,
     DAY,
+    FARTHEST_BACK,
     FARTHEST_JUMP,
     MINUTE,
+    NOT_ASKED,
     OLDEST,
     REFUSALS,
     REMEMBERED,
     Admission,
     Candidate,
+    Coverage,
     Gap,
     Signer,
     Signers,
@@ -85,6 +89,27 @@ def test_what_is_remembered_no_more_is_asked_of_the_log() -> None:
     assert code(admission, told(2)) == "duplicate"
     assert code(admission, told(1, digest=9)) == "replayed"
     assert asked == [(0, 2), (0, 1)]
+
+
+def test_the_log_is_asked_about_what_is_not_too_far_back_and_says_when_it_cannot_be_asked() -> None:
+    asked, answer = [], NOT_ASKED
+
+    def known(row: int, sequence: int) -> int | None:
+        asked.append(sequence)
+        return sequence if answer is None else answer
+
+    admission = Admission(registered(), known)
+    assert code(admission, told(1)) == ""
+    last = FARTHEST_BACK + 10
+    assert code(admission, told(last)) == ""
+    admission.gaps.clear()  # all that came between was refused
+    state = admission.columns()
+    assert code(admission, told(11), NOW + last * MINUTE) == "not_now"
+    assert code(admission, told(10), NOW + last * MINUTE) == "replayed"
+    assert asked == [11]
+    answer = None
+    assert code(admission, told(11), NOW + last * MINUTE) == "duplicate"
+    assert all(np.array_equal(column, state[name]) for name, column in admission.columns().items())
 
 
 def test_a_gap_is_named_and_what_comes_late_fills_it() -> None:
@@ -317,5 +342,53 @@ def test_replaying_what_was_taken_gives_the_same_state(drawn: list[tuple[int, in
             replayed.replay(one, now)
     for one, now in candidates([(0, 12, minute, revision, 1, True) for minute in range(16) for revision in range(3)]):
         free = one._replace(sequence=one.sequence + 30 + one.first % 97, signed_at=one.signed_at + 60 * MINUTE)
-        assert live._coverage.put(free) == replayed._coverage.put(free)
+        assert live._coverage.put(free, now) == replayed._coverage.put(free, now)
         assert now
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 400), st.integers(1, 9), st.sampled_from((1, 2, 4)), st.integers(0, 3)), max_size=60
+    ),
+    st.integers(0, 60),
+)
+def test_what_was_delivered_is_known_as_if_each_message_was_kept(
+    drawn: list[tuple[int, int, int, int]], cut: int
+) -> None:
+    """Against all of them looked at one by one; also after a restart, and at a time that drops what is too old."""
+    coverage = Coverage()
+    held: list[tuple[int, int, int, int]] = []
+    begin = NOW
+    for number, (at, intervals, step, revision) in enumerate(drawn):
+        if number == cut:
+            begin = NOW + 100
+            columns = coverage.columns()
+            coverage = Coverage()
+            coverage.restore(columns, np.arange(1))
+        first = max(NOW + at, begin)
+        end = first + intervals * step
+        one = told(1, first=first, step=step, intervals=intervals, revision=revision)
+        meets = [(a, other, version) for a, b, other, version in held if a < end and first < b]
+        free = all(version < revision and other == step and not (first - a) % step for a, other, version in meets)
+        assert coverage.put(one, begin + OLDEST) == free
+        if free:
+            held.append((first, end, step, revision))
+
+
+def test_work_and_memory_of_a_message_do_not_grow_with_what_came_before() -> None:
+    """A point that measures every other interval: what is too old to be measured again is kept no more."""
+    coverage, step = Coverage(), 60 * MINUTE
+    for number in range(12_000):
+        first = NOW + 2 * number * step
+        assert coverage.put(told(1, first=first, step=step, intervals=1), first + step)
+    assert 0 < len(coverage.columns()["spans"]) <= OLDEST // (2 * step) + 1
+    late = told(1, first=NOW + 2 * 11_990 * step, step=step, intervals=1)
+    assert not coverage.put(late, NOW + 24_000 * step)
+
+
+def test_data_older_than_400_days_is_refused_whenever_it_was_signed() -> None:
+    admission = taken(1, 3)
+    late = NOW + OLDEST
+    assert code(admission, told(2), late + MINUTE) == ""
+    admission = taken(1, 3)
+    assert code(admission, told(2), late + MINUTE + 1) == "bad_interval"

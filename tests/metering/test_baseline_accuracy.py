@@ -249,7 +249,7 @@ def test_baselines_are_unbiased_within_two_percent_on_placebo_days_of_simbench(t
     series, kinds = profile_readings(("1-MV-comm--0-sw", "1-LV-urban6--0-sw", "1-LV-rural1--0-sw"), tmp_path)
     past = history_of(series, kinds, ZONE, UnitCalendar(holidays=HOLIDAYS))
     assert set(kinds.values()) >= {*LOADS, "photovoltaics", "wind"}
-    names = ("last_4_alike", "last_10", "last_4_alike_additive", "high_5_of_10")
+    names = ("last_4_alike", "last_10", "last_4_alike_additive", "high_5_of_10", "meter_before")
     found = check(past, [load_method(name) for name in names], Placebo(), None, lambda _: None)
 
     def off(method: str, rows: object = found.accuracy) -> set[str]:
@@ -258,6 +258,8 @@ def test_baselines_are_unbiased_within_two_percent_on_placebo_days_of_simbench(t
     # All kinds of load and photovoltaics, one by one and added up: by the method that products take first.
     within = {*LOADS, "photovoltaics", "generation of a low-voltage area"}
     assert not within & (off("last_4_alike") | off("last_4_alike", found.portfolios))
+    # What no past day tells, what flowed just before does.
+    assert "wind" not in off("meter_before") | off("meter_before", found.portfolios)
     # Loads alone by two others, of which one holds it only for loads added up.
     assert not {*LOADS} & (off("last_10") | off("last_4_alike_additive", found.portfolios))
     # And honestly: high 5 of 10 never holds it, and no average of days tells the wind.

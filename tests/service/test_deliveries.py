@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +21,8 @@ from coflex.register.activations import ActivationOrder, OrderKind, OrderState, 
 from coflex.register.market import SessionEntry
 from coflex.register.outcomes import SessionOutcome, Step, outcome_id, pack, unpack
 from coflex.register.products import ProductEntry
-from coflex.register.settlement import ReadyDay, SettlementTerms, Terms
+from coflex.register.resources import UnitEntry
+from coflex.register.settlement import OwnerContract, ReadyDay, SettlementTerms, Terms
 from coflex.service.deliveries import Prepared, energies, need_of, prepare, responses
 from coflex.service.gates import plan_of
 from coflex.service.posting import propose
@@ -162,6 +163,61 @@ def with_awards(world: Settled, *steps: tuple[int, int, str, str]) -> None:
     world.sequencer.submit(put([replace(result, added=pack(rows))]))
 
 
+@pytest.mark.spec("SET-02", "ACT-06")
+def test_a_limit_hides_nothing_of_what_another_unit_failed_to_give() -> None:
+    """cu-0001 gives 100 kW and 50 after half an hour, and is limited to nothing; cu-0003, which gives the rest, fails
+    at the same time. What cu-0003 was to give after half an hour, 100 kW, is owed: 25 kWh a quarter-hour."""
+    world = Settled(minutes=0)
+    world.sequencer.submit(put([replace(one, unit=replace(one.unit, up_kw=0, max_quantity_kw=0))
+                                for one in world.state.all(UnitEntry) if one.id not in UNITS]))  # fmt: skip
+    now, half, end = at(5), at(30), at(60)
+    own = [
+        {
+            "unit": unit,
+            "pieces": [{"starts": now, "ends": half, "kw": first}, {"starts": half, "ends": end, "kw": then}],
+        }
+        for unit, first, then in (("cu-0001", 100, 50), ("cu-0003", 50, 100))
+    ]
+    world.do("activation.split", "sp-1", world.order.id, units=own)
+    limit = {"unit": "cu-0001", "to_kw": 0, "element": "line 1", "value": 1.2, "bound": 1.0}
+    world.do("activation.limit", "dso", world.order.id, **limit)
+    assert [(one.starts, one.ends, one.from_kw, one.to_kw) for one in world.order.notices] == [
+        (now, half, 100, 0), (half, end, 50, 0)
+    ]  # fmt: skip
+    world.do("activation.fail", "sp-1", world.order.id, unit="cu-0003")
+    world.to(21)
+    world.to(25 * 60)
+    assert [one.ordered_kwh for one in deliveries(world, "sp-1-global")][-2:] == [25, 25]
+
+
+class Paused(Settled):
+    """The platform is down between two minutes."""
+
+    def __init__(self, first: float, last: float) -> None:
+        self.down = first, last
+        super().__init__()
+
+    def to(self, minutes: float) -> None:
+        if not self.down[0] <= minutes < self.down[1]:
+            super().to(minutes)
+
+
+@pytest.mark.spec("SET-02", "ACT-01")
+def test_an_order_that_no_unit_was_told_of_is_withdrawn_and_nobody_is_charged_for_it() -> None:
+    world = Paused(-7, 24 * 60)
+    assert (world.order.state, world.order.reason) == (OrderState.WITHDRAWN, "No unit was told of it in time.")
+    assert world.notes("tso", "activation.withdrawn") and prepared(world).inputs.deliveries == ()
+
+
+@pytest.mark.spec("SET-02", "ACT-01")
+def test_an_order_that_units_were_told_of_late_begins_then() -> None:
+    world = Paused(-7, 5)
+    assert [(one.starts, one.ends) for one in world.order.profile] == [(at(5), at(60))]
+    assert len(world.notes("tso", "activation.changed")) == 1
+    assert [one.ordered_kwh for one in deliveries(world, "cu-0001")] == [D("16.667"), 25, 25, 25]
+    assert deliveries(world, "sp-1-global") == []
+
+
 @pytest.mark.spec("SET-03")
 def test_the_cheapest_step_is_bought_first_and_of_the_first_unit() -> None:
     """120 kW at 40 and 30 kW at 60 EUR/MWh: cu-0001 has 25 kWh at 40, cu-0003 5 kWh at 40 and 7.5 at 60: in the hour
@@ -200,19 +256,23 @@ def test_two_orders_on_one_offer_are_one_delivery_of_the_unit() -> None:
     assert one.evidence.set_point.count("cu-0001") == 2
 
 
-@pytest.mark.spec("SET-02")
-def test_of_two_products_in_one_quarter_hour_the_one_ordered_first_is_delivered_first() -> None:
-    """25 kWh for one, then 10 for the other; the unit moved by 30. The first has its 25, the second 5."""
-    world = Settled()
-    pieces = (Piece(BEGIN, QUARTERS[1], 40),)
+def another_order(world: Settled, starts: datetime, ends: datetime, kw: int) -> tuple[ActivationOrder, SetPointEntry]:
+    """An order of another product on cu-0001, which came after the one of the session."""
+    pieces = (Piece(starts, ends, kw),)
     other = replace(
         world.order, id="activation-x", kind=OrderKind.SUCCESSION, product="local_energy", offer="sp-1/x",
         unit="cu-0001", group=None, awarded=pieces, profile=pieces, ordered_at=at(1), price_eur_mwh=D(50),
         state=OrderState.SPLIT,
     )  # fmt: skip
     point = world.state.get(SetPointEntry, f"{world.order.id}.cu-0001")
-    told = replace(point, id="activation-x.cu-0001", order="activation-x", profile=pieces)
-    world.sequencer.submit(put([other, told]))
+    return other, replace(point, id="activation-x.cu-0001", order="activation-x", profile=pieces)
+
+
+@pytest.mark.spec("SET-02")
+def test_of_two_products_in_one_quarter_hour_the_one_ordered_first_is_delivered_first() -> None:
+    """25 kWh for one, then 10 for the other; the unit moved by 30. The first has its 25, the second 5."""
+    world = Settled()
+    world.sequencer.submit(put(another_order(world, at(0), at(15), 40)))
     world.bring_all(u0001="-20", u0003="-37.5")
     first = [one for one in deliveries(world, "cu-0001") if one.start == BEGIN]
     parts = {one.rule: (one.measured_kwh or 0) - (one.baseline_kwh or 0) for one in first}
@@ -221,6 +281,54 @@ def test_of_two_products_in_one_quarter_hour_the_one_ordered_first_is_delivered_
 
 
 quantities = st.integers(0, 50_000).map(lambda number: D(number).scaleb(-3))
+
+
+@pytest.mark.spec("SET-02")
+def test_where_the_first_order_lacks_its_baseline_the_second_is_not_credited_with_its_response() -> None:
+    """25 kWh were ordered first and are what was given; the 10 of the order that came later were not."""
+    world = Settled()
+    world.sequencer.submit(put(another_order(world, at(0), at(15), 40)))
+    world.bring_all(u0001="-25", u0003="-37.5")
+    documents = prepared(world).documents
+    own = {
+        product: documents[f"catalogue-{product}"].replace(f"catalogue-{product}", f"own-{product}")
+        for product in ("global_energy", "local_energy")
+    }
+    methods = {"global_energy": ("last_4_alike",), "local_energy": ("nominated",)}
+    world.sequencer.submit(
+        put([SettlementTerms(name, (Terms(DAY, f"own-{name}", own[name], tried),)) for name, tried in methods.items()])
+    )
+    world.bring({}, baselines=[world.baseline("cu-0001", [])])
+    made = prepared(world)
+    of_first = [one for one in made.inputs.deliveries if (one.unit, one.start) == ("cu-0001", BEGIN)]
+    response = {one.rule: one.response_kwh(made.rules[one.rule]) for one in of_first}
+    assert response == {"own-global_energy": None, "own-local_energy": 0}
+
+
+@pytest.mark.spec("SET-02")
+def test_no_two_deliveries_have_one_name() -> None:
+    """Ids may have points: a unit 'x' of the product 'p.y', and a unit 'y.x' of the product 'p'."""
+    world = Settled()
+    whole = world.state.get(ProductEntry, "global_energy")
+    dotted = replace(whole, id="global_energy.y", product=replace(whole.product, id="global_energy.y"))
+    made: list[Any] = [dotted]
+    for name, unit, product in (("a-1", "y.x", "global_energy"), ("a-2", "x", "global_energy.y")):
+        order, point = another_order(world, at(0), at(60), 50)
+        made.append(replace(order, id=name, offer=f"sp-1/{name}", unit=unit, product=product))
+        made.append(replace(point, id=f"{name}.{unit}", order=name, unit=unit))
+    world.sequencer.submit(put(made))
+    assert (len(deliveries(world, "y.x")), len(deliveries(world, "x"))) == (4, 4)
+
+
+@pytest.mark.spec("SET-02")
+def test_what_a_provider_bought_of_itself_is_left_out_and_named_and_stops_nothing() -> None:
+    world = Settled()
+    world.bring_all(u0001="-25", u0003="-37.5")
+    before = prepared(world).inputs.deliveries
+    world.sequencer.submit(put([replace(world.order, id="other", provider="tso", unit="cu-0005", group=None)]))
+    assert prepared(world).inputs.deliveries == before
+    assert [(one.set_point, "itself" in one.reason) for one in prepared(world).left_out] == [("other", True)]
+    assert propose(world.state, period_of(world.state, PERIOD)).run.lines
 
 
 @pytest.mark.spec("SET-02")
@@ -269,21 +377,21 @@ def test_why_a_session_buys_follows_from_its_buyer_and_its_services() -> None:
 # ---------------------------------------------------------------- capacity
 
 
-def holding_ready() -> Settled:
-    """150 kW of capacity of sp-1's group, bought for the hour at 8 EUR for a MW and an hour."""
+def holding_ready(kw: int = 150, **seller: str) -> Settled:
+    """Capacity of sp-1's group, or of another seller, bought for the hour at 8 EUR for a MW and an hour."""
     world = Settled()
     world.bring_all(u0001="-25", u0003="-37.5")
     entry = world.state.get(ProductEntry, "global_energy")
     product = replace(entry.product, id="global_capacity", kind=QuantityKind.ACTIVE_CAPACITY)
-    sold = replace(offer("sp-1/c", 9, "8", 150, group="sp-1-global"), product="global_capacity")
+    sold = replace(offer("sp-1/c", 9, "8", kw, **(seller or {"group": "sp-1-global"})), product="global_capacity")
     result = world.state.get(SessionOutcome, outcome_id(GLOBAL, Step.RESULT))
-    rows = pack([*unpack(result.added, Award), *(award(sold, start, 150) for start in QUARTERS)])
+    rows = pack([*unpack(result.added, Award), *(award(sold, start, kw) for start in QUARTERS)])
     world.sequencer.submit(put([ProductEntry("global_capacity", product, ("tso",)), replace(result, added=rows)]))
     return world
 
 
-def ready(world: Settled, share: str, **more: Any) -> Any:
-    rows = [{"band": "sp-1-global", "start": start, "share": share} for start in QUARTERS]
+def ready(world: Settled, share: str, band: str = "sp-1-global", **more: Any) -> Any:
+    rows = [{"band": band, "start": start, "share": share} for start in QUARTERS]
     return world.do("metered.bring", actor="field", **({"log": LOG, "log_size": 100, "ready": rows} | more))
 
 
@@ -295,13 +403,25 @@ def test_capacity_is_paid_as_far_as_it_was_ready() -> None:
     assert (asked.band, asked.quarters) == ("sp-1-global", QUARTERS) and "cu-0001" in asked.units
     assert len(prepared(world).unmetered) == 4
     assert ready(world, "0.8")["taken"] == 4 and ready(world, "0.80")["same"] == 4
-    assert due_ready(world.state, world.now) == () and prepared(world).unmetered == ()
+    assert due_ready(world.state, world.now) == (asked,)  # more may have been ready than is known on the first day
+    assert due_ready(world.state, at(48 * 60)) == () and prepared(world).unmetered == ()
     lines = settled(world)
     assert euros(lines, "sp-1-global") == D("0.96") and world.statement("sp-1").balance_cents == 696
     assert {one.charge.cause.value for one in lines if one.charge.unit == "sp-1-global"} == {
         "availability", "claw_back"
     }  # fmt: skip
     assert lines[-1].charge.evidence.measurements == LOG
+
+
+@pytest.mark.spec("SET-02", "SET-05")
+def test_the_owner_has_its_share_of_capacity_whether_or_not_the_unit_was_called() -> None:
+    """100 kW for an hour at 8 EUR/MW/h, wholly ready: 0.80 EUR, 60 % of it the owner's."""
+    world = holding_ready(100, unit="cu-0005")
+    share = OwnerContract("oc-1", "cu-0005", "sp-1", "owner", D("0.6"), D(0), D(0), DAY, None, at(-60))
+    world.sequencer.submit(put([share]))
+    ready(world, "1", band="cu-0005")
+    lines = [line.charge for line in settled(world) if line.charge.unit == "cu-0005"]
+    assert sum(one.amount_eur for one in lines if one.seller == "owner") == D("0.48")
 
 
 @pytest.mark.spec("SET-02", "SET-03")

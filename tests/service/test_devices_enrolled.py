@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,21 @@ from coflex.domain.errors import Conflict, Forbidden, NotFound, Refused
 from coflex.register.consents import Consent, ConsentScope
 from coflex.register.devices import DataGrant, DataScope, Device
 from coflex.register.resources import UnitEntry
-from coflex.service.field import device_of, may_see, outbox, points, regulating
+from coflex.service.field import (
+    device_of,
+    may_see,
+    outbox,
+    points,
+    points_of,
+    regulating,
+    seen_points,
+    signed_for,
+)
 from coflex.service.reading import records
 from support.ordered import PUBLISHED, Ordered, at
 from support.platform import LONG_AGO, put
 
+LIVE = DataScope.LIVE
 KEY, OTHER, THIRD = "aa" * 32, "bb" * 32, "cc" * 32
 
 
@@ -124,11 +135,11 @@ def test_an_owner_grants_by_scope_and_time_and_takes_it_back(world: Ordered) -> 
     now = world.now
 
     def sees(party: str, scope: DataScope = DataScope.LIVE, minutes: float = 10) -> bool:
-        return may_see(world.state, party, "cu-0001", scope, at(minutes), now)
+        return may_see(world.state, party, "cu-0001", scope, at(minutes), at(minutes + 1), now)
 
     assert sees("owner") and sees("dso") and sees("sp-1")
     assert not sees("dso", DataScope.CERTIFIED) and not sees("dso", minutes=60) and not sees("dso", minutes=-1)
-    assert not sees("tso") and not sees("sp-2") and not may_see(world.state, "dso", "cu-9", DataScope.LIVE, now, now)
+    assert not sees("tso") and not sees("sp-2") and not may_see(world.state, "dso", "cu-9", LIVE, now, now, now)
     assert [one.party for one, _ in records(world.state, world.who("dso"), DataGrant)] == ["dso"]
     assert records(world.state, world.who("tso"), DataGrant) == []
     for party in ("sp-1", "dso"):
@@ -140,6 +151,28 @@ def test_an_owner_grants_by_scope_and_time_and_takes_it_back(world: Ordered) -> 
         world.do("data_grant.withdraw", "owner", made["id"])
     world.do("consent.withdraw", "owner", "consent-cu-0001")
     assert not sees("sp-1") and sees("owner")
+
+
+@pytest.mark.spec("CERT-02")
+def test_a_time_is_seen_that_grants_cover_together_and_none_with_a_gap(world: Ordered) -> None:
+    def sees(first: float, last: float) -> bool:
+        return may_see(world.state, "dso", "cu-0001", LIVE, at(first), at(last), world.now)
+
+    grant = {"unit": "cu-0001", "party": "dso", "scope": ["live"]}
+    for starts, ends in ((0, 20), (20, 40), (30, 50), (60, 80)):
+        world.do("data_grant.give", "owner", **grant, starts=at(starts), ends=at(ends))
+    assert sees(0, 50) and sees(10, 45) and sees(60, 80) and sees(20, 21)
+    assert not sees(0, 51) and not sees(40, 70) and not sees(-1, 10) and not sees(70, 81) and not sees(52, 58)
+
+
+@pytest.mark.spec("CERT-02")
+def test_a_new_owner_does_not_see_what_was_measured_for_the_one_before(world: Ordered) -> None:
+    enrol(world)
+    assert seen_points(world.state, "cu-0001") == (1,)
+    entry = world.state.get(UnitEntry, "cu-0001")
+    world.sequencer.submit(put([replace(entry, unit=replace(entry.unit, owner="owner-2"))]))
+    assert seen_points(world.state, "cu-0001") == () and points_of(world.state, "cu-0001") == (1,)
+    assert signed_for(world.state, "cu-0001", at(0), at(60)) == ()
 
 
 @pytest.mark.spec("CERT-02")

@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Conflict, GateClosed, Refused
@@ -74,6 +74,7 @@ def take(world: World, what: str, amount: int) -> None:
 @pytest.mark.spec("MKT-02", "PLAT-05")
 @settings(max_examples=40, deadline=None)
 @given(st.lists(step, max_size=12))
+@example([("speed", 7), ("wait", 3344), ("wait", 40000), ("jump", 2592), ("to gate", 0)])
 def test_every_gate_is_passed_once_and_in_order_whatever_clocks_and_restarts_do(ways: list[tuple[str, int]]) -> None:
     world = opened(VERBS, *AUTUMN, begin=EVE)
     expected = as_the_engine_goes(*AUTUMN)
@@ -85,8 +86,11 @@ def test_every_gate_is_passed_once_and_in_order_whatever_clocks_and_restarts_do(
         try:
             take(world, what, amount)
         except Refused as fault:
-            # The clock of the tenant stood behind while the server's was back: it never goes there.
-            assert what == "jump" and fault.findings[0].code == "back"
+            code = fault.findings[0].code
+            # The clock of the tenant stood behind while the server's was back: it never goes there. And the last gate
+            # may be due in the very instant of the command, which then finds none.
+            assert (what, code) == ("jump", "back") or (what == "to gate" and code == "no_gate")
+            assert code == "back" or next_gate(world.state) is None
         assert passed(world) == expected[: len(passed(world))]
     world.clock.at = reached
     world.do("sandbox.clock", form=SetClock(speed=1))

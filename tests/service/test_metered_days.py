@@ -4,6 +4,7 @@ SET-02)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coflex.domain.activation import Piece
 from coflex.domain.errors import Forbidden, Refused
 from coflex.domain.reading import Quality
 from coflex.domain.series import Series
@@ -20,19 +22,20 @@ from coflex.domain.time import Axis, midnight
 from coflex.metering.baselines.compute import Asked, compute
 from coflex.metering.baselines.document import load_method
 from coflex.metering.delivery import energy_kwh
+from coflex.register.activations import OrderKind, OrderState, SetPointEntry
 from coflex.register.devices import DataGrant, DataScope, Device
 from coflex.register.products import ProductEntry
 from coflex.register.settlement import BaselineDay, MeteredDay, SettlementTerms, Terms
 from coflex.service.machine import Machine
 from coflex.service.reading import records
 from coflex.service.replay import fingerprint, replay
-from coflex.service.settling import Due, due, period_of, rule_of_catalogue, zone_of
+from coflex.service.settling import Due, due, period_of, rule_of_catalogue, usual_methods, zone_of
 from coflex.service.verbs.metered import form_of
 from coflex.settlement.document import By, Payer
 from coflex.settlement.shelf import rule_text
 from support.ordered import BEGIN, QUARTER, at
 from support.platform import DAY, LONG_AGO, LONG_AHEAD, TEST_VERBS, put
-from support.settled import PERIOD, QUARTERS, UNITS, Settled
+from support.settled import LOG, PERIOD, QUARTERS, UNITS, Settled
 from support.watched import watched
 
 WHOLE = [f"{-50 - k}.5" for k in range(96)]
@@ -71,6 +74,18 @@ def test_a_day_is_due_once_it_is_over_and_until_it_is_brought() -> None:
 
 
 @pytest.mark.spec("SET-02")
+def test_what_is_estimated_from_a_part_of_its_quarter_hour_stays_due_until_it_is_whole() -> None:
+    world = Settled()
+    world.bring_all(u0001="-25", u0003="-37.5")
+    estimated = {"unit": "cu-0001", "start": QUARTERS[1], "kwh": "-26", "quality": "estimated", "leaf": 0}
+    world.do("metered.bring", actor="field", log=LOG, log_size=101, metered=[estimated])
+    assert {name: one.quarters for name, one in wanted(world).items()} == {"cu-0001": (QUARTERS[1],)}
+    whole = estimated | {"kwh": "-24", "quality": "measured"}
+    world.do("metered.bring", actor="field", log=LOG, log_size=102, metered=[whole])
+    assert wanted(world) == {}
+
+
+@pytest.mark.spec("SET-02")
 def test_what_is_known_to_be_missing_stays_due_for_forty_five_days() -> None:
     world = Settled()
     world.bring_all(u0001=None, u0003="-37.5")
@@ -95,10 +110,39 @@ def test_without_a_nomination_a_baseline_is_due_with_all_that_computing_it_needs
     world.do("device.enrol", "owner", unit="cu-0001", public_key=f"{1:064x}")
     asked = wanted(world)["cu-0001"].baseline
     assert asked is not None and asked.event == QUARTERS and asked.notice == world.order.ordered_at
-    # products.yaml, manual_restoration; last_4_alike looks back 45 days
-    assert asked.methods == ("nominated", "last_4_alike", "meter_before", "control_difference", "zero")
+    # products.yaml, manual_restoration, without zero, which has to be agreed; last_4_alike looks back 45 days
+    assert asked.methods == ("nominated", "last_4_alike", "meter_before", "control_difference")
     assert DAY - asked.oldest >= timedelta(days=45) and asked.nomination == ()
     assert wanted(world)["cu-0001"].points == (world.state.all(Device)[0].point,)
+
+
+@pytest.mark.spec("SET-01")
+def test_of_two_products_on_a_day_a_baseline_is_due_that_serves_both() -> None:
+    """The first one has its nomination; the other is settled on past days alone."""
+    world = Settled()
+    pieces = (Piece(at(120), at(135), 40),)
+    other = replace(
+        world.order, id="activation-x", kind=OrderKind.SUCCESSION, product="local_energy", offer="sp-1/x",
+        unit="cu-0001", group=None, awarded=pieces, profile=pieces, ordered_at=at(1), state=OrderState.SPLIT,
+    )  # fmt: skip
+    point = world.state.get(SetPointEntry, f"{world.order.id}.cu-0001")
+    told = replace(point, id="activation-x.cu-0001", order="activation-x", profile=pieces)
+    document = rule_of_catalogue(world.state.get(ProductEntry, "local_energy").product).model_dump_json()
+    own = SettlementTerms("local_energy", (Terms(DAY, "own", document, ("last_4_alike", "last_4_alike_additive")),))
+    world.sequencer.submit(put([other, told, own]))
+    asked = wanted(world)["cu-0001"].baseline
+    assert asked is not None and asked.methods == ("last_4_alike", "last_4_alike_additive")
+    assert asked.event == (*QUARTERS, at(120)) and asked.notice == world.order.ordered_at
+    world.bring_all(u0001="-25", u0003="-37.5")
+    world.bring({("cu-0001", at(120)): "-40"}, baselines=[world.baseline("cu-0001", WHOLE)])
+    assert wanted(world) == {}
+    # where the first needs one too, it is one of those that both allow
+    world.foresee({"cu-0003": -200.0, "cu-0005": -200.0})
+    assert wanted(world) == {}
+    brought = world.state.all(BaselineDay)[0]
+    world.sequencer.submit(put([replace(brought, method="meter_before")]))
+    asked = wanted(world)["cu-0001"].baseline
+    assert asked is not None and asked.methods == ("last_4_alike",)
 
 
 @pytest.mark.spec("SET-01")
@@ -266,6 +310,22 @@ def test_a_period_is_a_month_or_a_day_of_the_market() -> None:
     for name in ("2016", "2016-13", "2016-02-30", "july", "2016-07-05x", "0000-01", "9999-12"):
         with pytest.raises(Refused):
             period_of(world.state, name)
+
+
+@pytest.mark.spec("SET-02")
+def test_a_baseline_that_has_to_be_agreed_is_taken_only_where_terms_name_it() -> None:
+    """Of zero, whoever feeds in all day would be paid for it."""
+    for service in ("congestion_management", "manual_restoration", "frequency_containment", "heat"):
+        assert not {"zero", "contracted"} & set(usual_methods(service, "global_energy"))
+    assert usual_methods("automatic_restoration", "p")[0] == "nominated"
+
+
+@pytest.mark.spec("SET-02", "REG-06")
+def test_a_product_whose_terms_make_no_rule_is_refused_with_its_fault() -> None:
+    product = Settled().state.get(ProductEntry, "global_energy").product
+    with pytest.raises(Refused) as caught:
+        rule_of_catalogue(replace(product, tolerance=Decimal(1)))
+    assert [(one.place, one.code) for one in caught.value.findings] == [("tolerance", "rule")]
 
 
 @pytest.mark.spec("SET-03")

@@ -72,6 +72,7 @@ def test_what_a_test_asks_for_follows_from_the_scope_unless_the_product_says(wor
         ({"hours": [24]}, "hours window"),
         ({"price_cap_eur_mwh": "-1"}, "price_cap_eur_mwh range"),
         ({"tolerance": "1.5"}, "tolerance range"),
+        ({"tolerance": "1"}, "tolerance range"),
         ({"test_share": "0"}, "test_share range"),
         ({"accuracy_percent": "NaN"}, "accuracy_percent range"),
         ({"test_within_s": 60}, "test_within_s test_time"),

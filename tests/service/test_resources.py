@@ -13,6 +13,7 @@ from coflex.domain.errors import Conflict, Forbidden, NotFound, Outdated, Refuse
 from coflex.domain.party import Role
 from coflex.domain.quantity import Direction
 from coflex.register.consents import Availability
+from coflex.register.devices import Device
 from coflex.register.outcomes import SessionOutcome, Step, pack
 from coflex.register.prequalification import GridPrequalification, GridStatus
 from coflex.register.resources import GroupEntry, PointEntry, UnitEntry, UnitStatus
@@ -196,7 +197,10 @@ def test_a_provider_does_not_choose_another_owner_whose_consent_it_has(world: Wo
     add_unit(world, 1)
     with pytest.raises(Forbidden, match=r"unit\.owner"):
         world.do("unit.change", "sp-1", "u1", owner="own-2")
+    world.do("device.enrol", "own-1", unit="u1", public_key="0" * 63 + "1")
     world.do("unit.change", "fro", "u1", owner="own-2")
+    # Its device was the old owner's.
+    assert [one.reason for one in world.state.all(Device)] == ["The unit changed owner."]
     world.do("unit.deactivate", "sp-1", "u1")
     with pytest.raises(Refused) as caught:
         world.do("unit.activate", "sp-1", "u1")

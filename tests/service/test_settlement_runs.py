@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from coflex.domain.errors import Conflict, Forbidden, NotFound, NotReady, Refused
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
+from coflex.register.resources import PointEntry
 from coflex.register.settlement import (
     BillingDetails,
     DisputeEntry,
@@ -34,7 +35,7 @@ from coflex.service.machine import Machine
 from coflex.service.posting import invoice_of, kept_by, propose, runs_of
 from coflex.service.reading import records
 from coflex.service.replay import fingerprint, replay
-from coflex.service.settling import period_of
+from coflex.service.settling import period_of, rule_in
 from coflex.settlement.books import correct
 from coflex.settlement.charges import settle
 from coflex.settlement.invoice import misadded
@@ -44,7 +45,7 @@ from support.settled import PERIOD, QUARTERS, UNITS, Settled, cents, details
 from support.watched import watched
 
 FIRST, SECOND = f"{PERIOD}.1", f"{PERIOD}.2"
-ISSUED = {"issued": "2016-08-05"}
+ISSUED = {"issued": "2016-07-10"}
 FEE = """
 id: with_fee
 version: 1
@@ -194,6 +195,41 @@ def test_terms_are_sound_new_and_for_days_that_are_not_settled(world: Settled) -
     assert "missing_key" in codes(caught)
 
 
+def _on_one_bus(world: Settled) -> None:
+    """Let groups keep the register's own rules, so that products may change."""
+    points = world.state.all(PointEntry)
+    world.sequencer.submit(put([replace(one, point=replace(one.point, bus="B0")) for one in points]))
+
+
+@pytest.mark.spec("SET-02", "REG-06")
+def test_what_is_sold_is_settled_by_the_catalogue_as_it_was_when_it_was_sold(world: Settled) -> None:
+    """The buyer alone changes penalty, tolerance and service after the delivery: they hold for days after it."""
+    _on_one_bus(world)
+    product = world.state.get(ProductEntry, "global_energy").product
+    before = digest(world)
+    world.do("product.change", "tso", "global_energy", penalty_share="100", tolerance="0")
+    world.do("product_procedure.set", "tso", "global_energy", service="congestion_management", signals=["step"])
+    assert digest(world) == before
+    old, new = world.state.get(SettlementTerms, "global_energy").terms
+    assert (old.rule, new.from_day) == ("catalogue-global_energy", DAY + timedelta(days=2))
+    rule = rule_in(new.document)
+    assert (rule.id, rule.penalty.share, rule.delivered.tolerance) == (new.rule, 100, 0)
+    assert rule_in(old.document).penalty.share == product.penalty_share and old.methods[0] == "nominated"
+    assert new.methods[0] == "last_4_alike" and new.rule != old.rule
+
+
+@pytest.mark.spec("SET-02", "REG-06")
+def test_a_change_of_the_catalogue_leaves_the_operators_own_terms_alone(world: Settled) -> None:
+    _on_one_bus(world)
+    world.by_two("settlement_terms.set", "global_energy", from_day="2016-07-06", document=FEE)
+    world.do("product.change", "tso", "global_energy", penalty_share="100")
+    terms = world.state.get(SettlementTerms, "global_energy").terms
+    assert [(one.from_day, one.rule) for one in terms[1:]] == [(date(2016, 7, 6), terms[1].rule)]
+    assert terms[0].rule == "catalogue-global_energy"
+    world.do("product.change", "tso", "global_energy", min_duration_s=0)
+    assert world.state.get(SettlementTerms, "global_energy").terms == terms
+
+
 @pytest.mark.spec("SET-03")
 def test_what_was_settled_by_the_catalogue_is_settled_by_it_as_it_was(world: Settled) -> None:
     """The penalty of the product is doubled after the first run: the correction goes by the old one."""
@@ -236,9 +272,9 @@ def test_a_credit_note_follows_its_invoice_and_names_it(world: Settled) -> None:
         world.do("invoice.issue", "mo", SECOND, **ISSUED)
     world.do("invoice.issue", "mo", FIRST, **ISSUED)
     with pytest.raises(Refused) as caught:
-        world.do("invoice.issue", "mo", SECOND, issued="2016-08-04")
+        world.do("invoice.issue", "mo", SECOND, issued="2016-07-09")
     assert codes(caught) == {"out_of_order"}
-    world.do("invoice.issue", "mo", SECOND, issued="2016-08-06")
+    world.do("invoice.issue", "mo", SECOND, issued="2016-07-11")
     first, second = invoices(world)
     assert (second.id, second.kind.value, second.net_cents) == ("sp-1-000002", "credit_note", 42)
     assert second.corrects == (first.id,)
@@ -256,6 +292,31 @@ def test_invoices_need_a_date_after_the_period_and_all_addresses(world: Settled)
     with pytest.raises(Refused) as caught:
         world.do("invoice.issue", "mo", FIRST, **ISSUED)
     assert codes(caught) == {"incomplete"} and world.state.get(SettlementRun, FIRST).billed is None
+
+
+@pytest.mark.spec("SET-05")
+def test_an_invoice_is_dated_a_week_ahead_at_the_most(world: Settled) -> None:
+    """Numbers follow the dates: one of a far day would keep back every other one of its seller until then."""
+    world.settle()
+    with pytest.raises(Refused) as caught:
+        world.do("invoice.issue", "mo", FIRST, issued="2016-07-14")
+    assert codes(caught) == {"too_late"}
+    assert world.do("invoice.issue", "mo", FIRST, issued="2016-07-13")["invoices"]
+
+
+@pytest.mark.spec("SET-05")
+def test_no_statement_takes_the_place_of_an_invoice(world: Settled) -> None:
+    like_a_run = {"name": "SP-1", "city": "Rome", "country": "IT", "prefix": f"{SECOND}.sp"}
+    with pytest.raises(Refused) as caught:
+        world.do("billing_details.set", "sp-1", "sp-1", **like_a_run)
+    assert codes(caught) == {"like_a_period"}
+    # and one that was given before keeps its invoices apart from statements
+    world.sequencer.submit(put([details("sp-1", prefix=f"{SECOND}.tso")]))
+    world.settle()
+    (number,) = world.do("invoice.issue", "mo", FIRST, **ISSUED)["invoices"]
+    whole = invoice_of(world.state, world.state.get(InvoiceEntry, number))
+    world.sequencer.submit(put([Kept(number, lines="a statement of that name")]))
+    assert invoice_of(world.state, world.state.get(InvoiceEntry, number)) == whole
 
 
 @pytest.mark.spec("SET-05")
@@ -309,6 +370,29 @@ def test_a_decision_settles_the_line_anew_keeps_both_and_posts_the_difference(wo
         assert [one["state"] for one in world.notes(party, "dispute.decided")] == ["changed"]
     with pytest.raises(Conflict, match="changed already"):
         world.by_two("dispute.decide", opened["id"], reason="Again.")
+
+
+@pytest.mark.spec("SET-05")
+def test_a_dispute_shows_each_side_what_is_between_the_two_and_no_contract_with_an_owner(world: Settled) -> None:
+    contract(world, share="0.6")
+    world.settle()
+    opened = contest(world, "tso")
+    world.by_two("dispute.decide", opened["id"], reason="It was.", changes=[READ_ANEW])
+    entry = world.state.get(DisputeEntry, opened["id"])
+    assert {(one.seller, one.customer) for one in (*entry.old, *entry.new)} == {("sp-1", "tso")}
+    # what the owner is paid of it is posted all the same
+    assert world.statement("owner", SECOND).balance_cents < 0
+
+
+@pytest.mark.spec("SET-05")
+def test_a_reading_that_a_decision_gives_is_known_from_then_on() -> None:
+    world = Settled()
+    world.bring_all(u0001=None, u0003="-37.5")
+    world.settle(incomplete=True)
+    line = next(one.charge.id for one in world.lines() if one.charge.unit == "cu-0001")
+    opened = world.do("dispute.open", "sp-1", period=PERIOD, line=line, reason="Here is the protocol.")
+    told = world.by_two("dispute.decide", opened["id"], reason="It counts.", changes=[READ_ANEW | {"value": "-25"}])
+    assert (told["state"], [one["amount_eur"] for one in told["new"]]) == ("changed", ["1.000000000"])
 
 
 @pytest.mark.spec("SET-05")
@@ -430,6 +514,21 @@ def test_a_contract_takes_both_sides_and_leaves_settled_days_alone(world: Settle
 
 
 @pytest.mark.spec("SET-05")
+def test_nobody_ends_an_agreed_contract_before_what_was_delivered_under_it(world: Settled) -> None:
+    """It is the morning after the next day's midnight: 6 July, and nothing is settled yet."""
+    held = contract(world, share="0.6")
+    for day in ("2016-07-04", "2016-07-05"):
+        with pytest.raises(Refused) as caught:
+            world.do("owner_contract.end", "sp-1", held, until_day=day)
+        assert codes(caught) == {"past"}
+    assert world.do("owner_contract.end", "sp-1", held, until_day="2016-07-06")["until_day"] == "2016-07-06"
+    coming = contract(world, "cu-0003", from_day="2016-07-20", share="0.6")
+    with pytest.raises(Refused) as caught:
+        world.do("owner_contract.end", "sp-1", coming, until_day="2016-07-19")
+    assert codes(caught) == {"past"}
+
+
+@pytest.mark.spec("SET-05")
 def test_an_offer_of_a_contract_is_taken_back_before_it_is_agreed(world: Settled) -> None:
     offered = world.do("owner_contract.offer", "sp-1", unit="cu-0003", from_day="2016-08-01", share="0.7")["id"]
     world.do("owner_contract.end", "sp-1", offered, until_day="2016-07-31")
@@ -524,4 +623,4 @@ def _billed(world: Settled) -> None:
 def test_a_date_is_kept_on_the_run_that_was_billed(world: Settled) -> None:
     world.settle()
     world.do("invoice.issue", "mo", FIRST, **ISSUED)
-    assert world.state.get(SettlementRun, FIRST).billed == date(2016, 8, 5)
+    assert world.state.get(SettlementRun, FIRST).billed == date(2016, 7, 10)

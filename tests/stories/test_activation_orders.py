@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -90,6 +91,29 @@ def test_the_provider_splits_until_the_deadline_and_the_platform_after_it(world:
 
 
 @pytest.mark.spec("ACT-01")
+def test_a_split_of_more_pieces_than_a_device_can_be_told_is_refused_before_it_is_computed(world: Ordered) -> None:
+    def pieces(count: int, kw: int) -> list[dict[str, Any]]:
+        second = timedelta(seconds=1)
+        return [
+            {"starts": at(0) + k * second, "ends": at(0) + (k + 1) * second, "kw": kw + k % 2} for k in range(count)
+        ]
+
+    for count in (1_001, 14_000):
+        with pytest.raises(Refused) as caught:
+            world.do(
+                "activation.split", "sp-1", world.order.id, units=[{"unit": "cu-0001", "pieces": pieces(count, 1)}]
+            )
+        assert codes(caught) == {"too_many"}
+    # and where quarter-hours cut them into more
+    rest = {"starts": at(0) + timedelta(seconds=998), "ends": at(60), "kw": 1}
+    with pytest.raises(Refused) as caught:
+        own = {"unit": "cu-0001", "pieces": [*pieces(998, 1), rest]}
+        world.do("activation.split", "sp-1", world.order.id, units=[own])
+    assert codes(caught) == {"too_many"}
+    assert world.order.state is OrderState.ORDERED
+
+
+@pytest.mark.spec("ACT-01")
 def test_a_split_that_does_not_add_up_or_asks_too_much_is_refused_whole(world: Ordered) -> None:
     bad = {"units": [share("cu-0001", 120), share("cu-0005", 40), share("cu-0002", 1)]}
     with pytest.raises(Refused) as caught:
@@ -109,6 +133,7 @@ def test_a_split_that_does_not_add_up_or_asks_too_much_is_refused_whole(world: O
 @pytest.mark.spec("ACT-01")
 def test_every_hop_acknowledges_with_its_time(world: Ordered) -> None:
     enrol(world, "cu-0001", 1)
+    enrol(world, "cu-0002", 2)
     world.to(-6)
     order = world.do("activation.acknowledge", "dso", world.order.id)
     assert [(one["hop"], one["by"]) for one in order["acknowledgements"]] == [
@@ -122,13 +147,16 @@ def test_every_hop_acknowledges_with_its_time(world: Ordered) -> None:
     field(world, "set_point.sent", set_points=[{"id": out.id, "version": out.version, "sequences": [7, 8, 9, 10]}])
     assert outbox(world.state, world.now) == ()
     words = [
-        {"sequence": 7, "hop": "light_node", "verdict": "taken", "at": at(-5)},
-        {"sequence": 7, "hop": "energy_management_system", "verdict": "refused", "at": at(-4)},
-        {"sequence": 7, "hop": "light_node", "verdict": "taken", "at": at(-3)},
-        {"sequence": 99, "hop": "light_node", "verdict": "taken", "at": at(-5)},
+        {"point": 1, "sequence": 7, "hop": "light_node", "verdict": "taken", "at": at(-5)},
+        {"point": 1, "sequence": 7, "hop": "energy_management_system", "verdict": "refused", "at": at(-4)},
+        {"point": 1, "sequence": 7, "hop": "light_node", "verdict": "taken", "at": at(-3)},
+        {"point": 1, "sequence": 99, "hop": "light_node", "verdict": "taken", "at": at(-5)},
+        # Of what another unit was told nobody else says anything, and nobody who is none.
+        {"point": 2, "sequence": 7, "hop": "light_node", "verdict": "done", "at": at(-3)},
+        {"point": 3, "sequence": 7, "hop": "light_node", "verdict": "done", "at": at(-3)},
     ]
     told = world.do("set_point.heard", actor="field", acknowledgements=words)
-    assert told == {"taken": 3, "unknown": [99]}
+    assert told == {"taken": 3, "unknown": [99, 7, 7]}
     marks = world.state.get(SetPointEntry, out.id).acknowledgements
     assert [(one.hop, one.verdict, one.at) for one in marks] == [
         (Hop.LIGHT_NODE, Verdict.TAKEN, at(-5)),
@@ -235,7 +263,7 @@ def test_a_stopped_order_gives_nothing_more_and_what_is_left_can_be_called_again
 
 @pytest.mark.spec("ACT-03")
 def test_the_dso_ends_a_unit_the_tso_is_told_why_and_the_next_outside_the_perimeter_takes_over(world: Ordered) -> None:
-    world.to(5)
+    begun(world, 5)
     reply = limit(world, "cu-0001", reason="overloaded")
     assert reply["notices"][0] | {"at": "", "starts": "", "ends": ""} == {
         "unit": "cu-0001", "operator": "dso", "starts": "", "ends": "", "from_kw": 100, "to_kw": 0, "element": "line 1",
@@ -315,7 +343,7 @@ def test_a_unit_that_went_to_another_provider_is_not_called_from_the_old_one_s_o
 @pytest.mark.spec("ACT-06")
 def test_a_failed_unit_is_replaced_by_reserved_backups_of_the_same_provider(world: Ordered) -> None:
     reserve(world, "cu-0005")
-    world.to(5)
+    begun(world, 5)
     failed = world.do("activation.fail", "sp-1", world.order.id, unit="cu-0001", remaining_kw=30, reason="tripped")
     assert failed["due"] == at(20).isoformat().replace("+00:00", "Z") and world.gives("cu-0001", 6) == 30
     assert world.gives("cu-0005", 6) == 0

@@ -93,6 +93,8 @@ def test_a_device_that_is_enrolled_and_started_as_the_documentation_says_is_seen
         with started("device", "run", "--config", str(config)):
             values = until(lambda: owner.get(f"/units/{unit}/live").json()["items"])
         assert values[0]["point"] == 1
+        counted = httpx.get(f"{url}/metrics").text
+        assert re.search(r'^coflex_ingest_accepted_total{tenant="demo"} [1-9]', counted, re.MULTILINE)
         now = datetime.fromisoformat(owner.get("/time").json()["now"])
         span = {"from": (now - timedelta(minutes=5)).isoformat(), "to": (now + timedelta(minutes=5)).isoformat()}
         certificate = owner.get(f"/units/{unit}/certificate", params=span)

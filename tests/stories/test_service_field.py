@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -16,12 +17,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gmqtt import Client
 
+from coflex import field as fields
+from coflex import watched
+from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
-from coflex.evidence.message import Hop, Kind, Message, Verdict, decode, decode_set_point
+from coflex.evidence.message import Acknowledgement, Hop, Kind, Message, Verdict, decode, decode_set_point
 from coflex.register.activations import Regulation, SetPointEntry, SetPointState, Share
+from coflex.register.devices import Device
 from coflex.register.settlement import BaselineDay, MeteredDay
-from support.field_service import FieldService, at, ms, orders
+from coflex.service import watching
+from support.field_service import FieldService, Meter, at, ms, orders
 from support.mosquitto import mosquitto
 from support.ordered import GLOBAL
 from support.platform import TENANT, put
@@ -347,3 +353,268 @@ async def until(true: Callable[[], Any]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come")
+
+
+@pytest.mark.spec("ACT-03")
+def test_a_unit_that_does_otherwise_than_it_was_told_is_noticed_and_so_is_its_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 kW from 0 to 60, fully from 15 on, 10 % of tolerance: 50 kW for a minute is short, 120 kW over, and three
+    quarter-hours without a word are silence. Who may not read the meter is told of the alarm and not by how much."""
+    monkeypatch.setattr(watched, "LOOK_S", 0.0)
+    monkeypatch.setattr(watched, "SILENT_REAL_S", 0.0)
+
+    async def measured(service: FieldService, meter: Meter, minute: float, kw: float) -> SetPointEntry:
+        """The minute before `minute`, at a power beside the 3 kW that flowed; what is known of the set point then."""
+        service.to(minute)
+        await service.bring(meter.measured(at(minute - 1), [3_000 + round(1_000 * kw)] * 15))
+        await service.turn()
+        return entry_of(service, "cu-0001")
+
+    async def told(service: FieldService, party: str) -> list[str]:
+        return [one["alarm"] for one in service.notes(party, "set_point.alarm")]
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        assert (await measured(service, meter, -6, 0)).alarm == "none"
+        for minute in (-5, 2, 13, 14):  # nothing yet, and then on its way
+            assert (await measured(service, meter, minute, 0)).alarm == "none"
+        assert (await measured(service, meter, 17, 50)).alarm == "none"  # for how long, nobody knows yet
+        short = await measured(service, meter, 18, 50)
+        assert (short.alarm, short.deviation_kw) == ("short", Decimal(-50))
+        assert short.alarm_since == at(16) + timedelta(seconds=56)
+        assert (await measured(service, meter, 19, 50)).alarm == "short"
+        everybody = {short.owner, short.provider, short.buyer, *short.operators}
+        assert everybody >= {"owner", "sp-1", "tso", "dso"}
+        for party in everybody:
+            assert await told(service, party) == ["short"]
+        assert await told(service, "sp-2") == []
+
+        shown = {}
+        for party in ("owner", "sp-1", "tso", "dso"):
+            one = (await service.ask("GET", f"/set-points/{short.id}", party)).json()
+            assert one["alarm"] == "short"
+            shown[party] = one.get("deviation_kw")
+        assert shown == {"owner": "-50.000", "sp-1": "-50.000", "tso": None, "dso": None}
+
+        assert (await measured(service, meter, 20, 94)).alarm == "short"  # it leaves an alarm at half its bound
+        assert (await measured(service, meter, 21, 96)).alarm == "short"
+        ended = await measured(service, meter, 22, 96)
+        assert (ended.alarm, ended.alarm_since, ended.deviation_kw) == ("none", None, None)
+        await measured(service, meter, 23, 120)
+        over = await measured(service, meter, 24, 120)
+        assert (over.alarm, over.deviation_kw) == ("over", Decimal(20))
+
+    async def again(service: FieldService) -> None:
+        """After a restart nothing is known of the last values; the alarm stands until something is."""
+        meter = Meter(1, last=14)
+        service.to(25)
+        await service.turn()
+        assert entry_of(service, "cu-0001").alarm == "over"
+        await measured(service, meter, 26, 101)
+        assert (await measured(service, meter, 27, 101)).alarm == "none"
+        service.to(40)
+        await service.turn()
+        assert entry_of(service, "cu-0001").alarm == "none"
+        monkeypatch.setattr(watching, "SILENT_S", 600.0)
+        monkeypatch.setattr(watching, "INTERVALS", 0.0)
+        await service.turn()
+        silent = entry_of(service, "cu-0001")
+        assert (silent.alarm, silent.deviation_kw) == ("silent", None)
+        service.to(61)  # over: of nothing that is past an alarm can hold
+        await service.turn()
+        assert entry_of(service, "cu-0001").alarm == "none"
+        assert await told(service, "sp-1") == ["short", "none", "over", "none", "silent", "none"]
+
+    service = FieldService(tmp_path)
+    run(service, story)
+    run(service, again)
+
+
+def holds(device: SetPoints, raws: list[Message], minute: float) -> int | None:
+    """What a device that takes these messages at a minute has to give beside its plan from then on, W."""
+    for one in raws:
+        device.judge(one.encode(), ms(at(minute)))
+    found = device.in_force(ms(at(minute)))
+    return None if found is None else found[1].change_w
+
+
+async def light_node(service: FieldService, point: int) -> SetPoints:
+    platform = (await service.ask("GET", "/field")).json()
+    return SetPoints(point, Pinned(platform["signer"], bytes.fromhex(platform["key"])), Owner(-1e9, 1e9), {})
+
+
+@pytest.mark.spec("ACT-03", "ACT-04")
+def test_what_is_stopped_or_limited_from_now_on_ends_now_also_where_devices_ask_by_http(tmp_path: Path) -> None:
+    """Limited to nothing from 5 to 30, and stopped at 40: nothing holds from then on, however late the device asks."""
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        device = await light_node(service, 1)
+
+        async def asks(minute: float, answers: bool = True) -> int | None:
+            service.to(minute)
+            await service.turn()
+            came = orders(await service.bring(meter.measured(at(minute - 1), [3_000] * 15)), 1)
+            if answers and came:
+                await service.bring(*(meter.answer(one, service.now, Hop.LIGHT_NODE) for one in came))
+                await service.turn()
+            return holds(device, came, minute)
+
+        assert await asks(-6) is None
+        assert await asks(1) == 100_000
+        order = entry_of(service, "cu-0001").order
+        service.to(5)
+        why = {"element": "line-1", "value": 105.0, "bound": 100.0}
+        service.do("activation.limit", "dso", order, unit="cu-0001", to_kw=0, ends=at(30), **why)
+        assert await asks(6) is None
+        assert await asks(29) is None
+        assert await asks(31) == 100_000
+        service.do("activation.stop", "tso", order)
+        # The device was away for a while; what it holds was to last until 60.
+        assert await asks(45) is None
+        assert await asks(59) is None
+        service.to(61)
+        await service.turn()
+        assert orders(await service.bring(meter.measured(at(60), [3_000] * 15)), 1) == []
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-01", "CERT-01")
+def test_no_word_of_a_device_speaks_for_another_or_stops_the_field(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        first, second = await service.enrol("cu-0001", 1), await service.enrol("cu-0002", 2)
+        service.to(-6)
+        await service.turn()
+        sent = entry_of(service, "cu-0001").sequences
+        for sequence in (0, *sent, 1 << 63, (1 << 64) - 1):
+            second.last += 1
+            body = Acknowledgement(sequence, Hop.LIGHT_NODE, Verdict.TAKEN).encode()
+            await service.bring(second.seal(body, second.last, ms(service.now), kind=Kind.ACKNOWLEDGEMENT))
+        await service.turn()
+        assert entry_of(service, "cu-0001").acknowledgements == ()
+        came = orders(await service.bring(first.measured(at(-7), [1] * 15)), 1)
+        assert tuple(one.sequence for one in came) == sent
+        await service.bring(first.answer(came[0], service.now, Hop.LIGHT_NODE))
+        await service.turn()
+        (mark,) = entry_of(service, "cu-0001").acknowledgements
+        assert mark.by == "cu-0001"
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("CERT-02")
+def test_who_brings_a_copy_of_the_message_of_another_ones_unit_is_not_given_its_set_points(tmp_path: Path) -> None:
+    """sp-2 has units of the same owner, so it may bring its messages, and cu-0001 is sp-1's."""
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-6)
+        await service.turn()
+        raw = meter.measured(at(-7), [1] * 15)
+        assert orders(await service.bring(raw, party="sp-2"), 1) == []
+        assert len(orders(await service.bring(raw, party="sp-1"), 1)) == 4
+        assert len(orders(await service.bring(raw, party="owner"), 1)) == 4
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-02", "ACT-06")
+def test_a_device_that_takes_the_place_of_another_is_told_what_its_unit_was_told(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        old = await service.enrol("cu-0001", 1)
+        service.to(1)
+        await service.turn()
+        came = orders(await service.bring(old.measured(at(0), [1] * 15)), 1)
+        await service.bring(old.answer(came[0], service.now, Hop.LIGHT_NODE))
+        await service.turn()
+        device = next(one for one in (await service.ask("GET", "/devices")).json()["items"] if one["point"] == 1)
+        assert (await service.ask("POST", f"/devices/{device['id']}/revoke", reason="broken")).status_code == 200
+        service.to(20)
+        new = await service.enrol("cu-0001", 2)
+        await service.turn()
+        told = entry_of(service, "cu-0001")
+        assert (told.version, told.acknowledgements) == (2, ())
+        came = orders(await service.bring(new.measured(at(19), [1] * 15)), 2)
+        assert {decode_set_point(one.body).point for one in came} == {2}
+        assert holds(await light_node(service, 2), came, 20) == 100_000
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-02", "CERT-02")
+def test_a_device_ends_with_its_unit_and_is_not_trusted_again_after_a_restart(tmp_path: Path) -> None:
+    service = FieldService(tmp_path)
+    raws: list[bytes] = []
+
+    async def before(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-100)
+        service.do("unit.terminate", "sp-1", "cu-0001")
+        assert [one.reason for one in service.state.all(Device)] == ["The unit is terminated."]
+        service.to(-80)
+        raws.append(meter.measured(at(-82), [1] * 15))
+        assert (await service.bring(*raws))["accepted"] == 0
+
+    async def after(service: FieldService) -> None:
+        service.to(-60)
+        told = await service.bring(*raws)
+        assert [one["code"] for one in told["refused"]] == ["not_active"]
+
+    run(service, before)
+    run(service, after)
+
+
+@pytest.mark.spec("ACT-01")
+def test_a_device_that_first_connects_after_its_set_points_had_left_is_told_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "REPEAT_S", 0.0)
+
+    async def story(service: FieldService, port: int) -> None:
+        service.to(-6)
+        meter = await service.enrol("cu-0001", 1)
+        door = (await service.fields.of(TENANT)).door
+        assert door is not None
+        await until(lambda: door.connected)
+        await service.turn()
+        assert entry_of(service, "cu-0001").state is SetPointState.SENT
+        heard: list[int] = []
+        device = Client("coflex-demo-1", clean_session=False, session_expiry_interval=600)
+        device.on_connect = lambda client, *_: client.subscribe(f"coflex/{TENANT}/s/1", qos=1)
+        device.on_message = lambda _, __, payload, *___: heard.append(decode(bytes(payload)).sequence) or 0
+        await device.connect("127.0.0.1", port)
+        await service.turn()
+        assert heard == []  # it has not said a word yet
+        device.publish(f"coflex/{TENANT}/m/1", meter.measured(at(-7), [3_000] * 15), qos=1)
+        log = (await service.fields.of(TENANT)).running
+        await until(lambda: log.intake.standing(1)[0] == 1)
+        await service.turn()
+        await until(lambda: len(heard) == 4)
+        assert tuple(heard) == entry_of(service, "cu-0001").sequences
+        for _ in range(3):  # and not again before it speaks again
+            await service.turn()
+        await asyncio.sleep(0.2)
+        assert len(heard) == 4
+        await device.disconnect()
+
+    with mosquitto(tmp_path / "broker") as broker:
+        service = FieldService(tmp_path, f"mqtt://127.0.0.1:{broker.port}")
+        run(service, lambda one: story(one, broker.port))
+
+
+def test_a_set_point_that_fits_into_no_message_keeps_no_other_one_back(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        for point, unit in enumerate(("cu-0001", "cu-0003"), start=1):
+            await service.enrol(unit, point)
+        service.to(-6)
+        far = entry_of(service, "cu-0001")
+        service.sequencer.submit(put([replace(far, profile=tuple(replace(one, kw=3_000_000) for one in far.profile))]))
+        for _ in range(3):
+            await service.turn()
+        assert entry_of(service, "cu-0003").state is SetPointState.SENT
+        assert entry_of(service, "cu-0001").state is SetPointState.WAITING
+        assert [event for event, _ in service.said.lines] == ["fault"]
+
+    run(FieldService(tmp_path), story)

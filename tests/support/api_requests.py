@@ -136,7 +136,7 @@ BODIES: dict[str, Any] = {
     },
     "settlement_run": {"incomplete": True},
     "settlement_rerun": {"inputs": "0" * 64, "reason": "Readings were corrected."},
-    "invoice_issue": {"issued": "2016-08-05", "due_days": 30},
+    "invoice_issue": {"issued": "2016-07-10", "due_days": 30},
     "dispute_open": {"period": SETTLED, "line": LINE, "reason": "The meter was changed."},
     "dispute_decide": {"reason": "It was.", "changes": [{"field": "measured_kwh", "value": "-20", "source": "p-1"}]},
     "person_change": {"name": "Ada", "email": "ada@example.org"},

@@ -56,6 +56,7 @@ from coflex.register.settlement import (
     packed,
 )
 from coflex.service.ports import Command, Personal
+from coflex.service.posting import kept_invoice
 from coflex.settlement.books import book
 from coflex.settlement.charges import settle
 from coflex.settlement.dispute import State
@@ -209,7 +210,7 @@ def _settlement() -> Iterator[Any]:
             number, RUN, SETTLED, made.kind, party, "mo", made.issued, made.due, made.positions, made.net_cents,
             made.tax, made.tax_cents, made.gross_cents,
         )  # fmt: skip
-        yield Kept(number, invoice=packed(made))
+        yield Kept(kept_invoice(number), invoice=packed(made))
         opened = DisputeStep(State.OPENED, LONG_AGO, party, "wrong")
         yield DisputeEntry(f"dispute-{party}", SETTLED, LINE, party, party, "mo", State.OPENED, (opened,))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from coflex.adapters.web.api.rooms.measurements import FieldSettings
+from coflex.evidence.certificate import Certificate, encode
 from coflex.register.activations import Regulation
 
 
@@ -44,13 +45,16 @@ class CannedRoom:
         raise ValueError("no such proof")
 
 
+EMPTY = encode(Certificate("", "", "", ()))
+
+
 class CannedField:
     """Implements `coflex.adapters.web.api.rooms.measurements.Field`."""
 
     async def room(self, tenant: str) -> Any:
         return CannedRoom()
 
-    async def take(self, tenant: str, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
+    async def take(self, tenant: str, payload: bytes, party: str) -> dict[str, Any]:
         log = {"origin": CannedRoom.origin, "first": None, "last": None}
         numbers = {"received": 0, "accepted": 0, "duplicates": 0, "at": 0}
         nothing: dict[str, Any] = {"refused": (), "gaps": (), "through": {}, "open": {}, "set_points": {}}
@@ -59,10 +63,10 @@ class CannedField:
     async def certificate(
         self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
     ) -> bytes:
-        return b"{}"
+        return EMPTY
 
     async def outcome(self, tenant: str, session: str) -> bytes:
-        return b"{}"
+        return EMPTY
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
         return 1, 1, kw

@@ -15,12 +15,13 @@ from coflex.service.machine import Machine, encode
 from coflex.service.ports import Command, Note, Personal
 from coflex.service.sequencer import Sequencer
 from coflex.service.state import State
-from coflex.service.verbs import consents, parties, prequalification, products, resources
+from coflex.service.verbs import consents, devices, parties, prequalification, products, resources
 from support.watched import Asks
 
 TENANT = "t"
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
-VERBS = {verb.name: verb for room in (parties, resources, products, consents, prequalification) for verb in room.VERBS}
+ROOMS = (parties, resources, products, consents, devices, prequalification)
+VERBS = {verb.name: verb for room in ROOMS for verb in room.VERBS}
 
 
 class Hand:

@@ -11,7 +11,8 @@ Times are whole milliseconds since the Unix epoch (UTC), intervals half-open.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ REFUSALS: Mapping[str, str] = MappingProxyType({
     "not_active": "The key was not valid when the message was signed; register a valid one.",
     "replayed": "The sequence was used before for other bytes; count on from the last one.",
     "duplicate": "The same message is there already; nothing more is to be done.",
+    "not_now": "More old messages came at once than are looked up; send it again in a moment to learn what it was.",
     "sequence_jump": "The sequence is too far ahead of the last one; count on by one.",
     "clock_off": "The clock that signed is not the time of day, or it went back; set the clock.",
     "bad_interval": "The time measured is in the future, empty or too long; correct start, step and count.",
@@ -44,6 +46,8 @@ LONGEST, OLDEST, FARTHEST_PLAN = 32 * DAY, 400 * DAY, 40 * DAY
 """Most time in one message, most age of its start, and how far ahead a plan may reach."""
 REMEMBERED = 4
 """Last sequences of a signer whose bytes are known without asking the log."""
+FARTHEST_BACK = 100_000
+"""Sequences before the last one that the log is asked about: more than two months of messages, one a minute."""
 MOST_GAPS = 64
 PACED = 3
 MEASUREMENT, PLAN = 1, 7
@@ -237,8 +241,10 @@ class Answer(NamedTuple):
     note: str
 
 
-# Asked for a row and a sequence that is known no more: the digest of the message that stands in the log, None if none.
+# Asked for a row and a sequence that is known no more: the digest of the message that stands in the log, None if none
+# was found, NOT_ASKED where the log cannot be asked now.
 Known = Callable[[int, int], int | None]
+NOT_ASKED = -1
 
 
 def _nothing_known(row: int, sequence: int) -> int | None:
@@ -307,7 +313,7 @@ class Admission:
         self.grow()
         self._advance(one, received, "")
         if one.kind == MEASUREMENT:
-            self._coverage.put(one)
+            self._coverage.put(one, received)
 
     # ---- sequence
 
@@ -319,8 +325,12 @@ class Admission:
             return ""
         if one.sequence > last - REMEMBERED:
             there: int | None = self._recent[one.row * REMEMBERED + one.sequence % REMEMBERED]
-        else:
+        elif one.sequence > last - FARTHEST_BACK:
             there = self.known(one.row, one.sequence)
+        else:
+            return "replayed"
+        if there == NOT_ASKED:
+            return "not_now"
         return "duplicate" if there == one.digest else "replayed"
 
     def _advance(self, one: Candidate, now: int, code: str) -> Gap | None:
@@ -386,7 +396,7 @@ class Admission:
     def _measured(self, one: Candidate, now: int) -> str:
         end = one.first + one.intervals * one.step
         ahead = now + FARTHEST_PLAN if one.quantity == PLAN else min(now + CLOCK_OFF, one.signed_at + one.step)
-        if one.first < one.signed_at - OLDEST or end > ahead or end - one.first > LONGEST:
+        if one.first < now - OLDEST or end > ahead or end - one.first > LONGEST:
             return "bad_interval"
         if not self.signers.measures(one.row, one.quantity):
             return "wrong_unit"
@@ -398,7 +408,7 @@ class Admission:
             low = -high
         if one.low < low or one.high > high:
             return "bad_value"
-        return "" if self._coverage.put(one) else "overlaps"
+        return "" if self._coverage.put(one, now) else "overlaps"
 
     # ---- to keep and to bring back
 
@@ -442,6 +452,10 @@ class Admission:
 # ---------------------------------------------------------------- what is covered
 
 
+# Revision, begin, end and step of what was delivered.
+_Span = tuple[int, int, int, int]
+
+
 class Coverage:
     """Which time of each series (signer and quantity) was delivered, in which revision.
 
@@ -452,12 +466,12 @@ class Coverage:
     def __init__(self) -> None:
         self._slots: dict[int, int] = {}
         self._begin, self._end, self._step = array("q"), array("q"), array("q")
-        self._spans: dict[int, list[tuple[int, int, int, int]]] = {}
-        """Of a slot, beside its current run: begin, end, step, revision."""
+        self._spans: dict[int, list[_Span]] = {}
+        """Of a slot, beside its current run, in their order; those of one revision do not overlap."""
 
-    def put(self, one: Candidate) -> bool:
+    def put(self, one: Candidate, now: int) -> bool:
         """Cover the message's time; False, and nothing covered, when it was covered in that revision or a higher one,
-        or in other steps."""
+        or in other steps. `now`: nothing older than OLDEST comes after it."""
         key, end = one.row << 3 | one.quantity, one.first + one.intervals * one.step
         slot = self._slots.get(key)
         if slot is None:
@@ -466,36 +480,44 @@ class Coverage:
             for column, value in ((self._begin, one.first), (self._end, one.first), (self._step, one.step)):
                 column.append(value)
         begin, until = self._begin[slot], self._end[slot]
+        spans = self._spans.get(slot)
+        # A correction may have come before what it corrects.
+        if spans and not _fits(spans, one, end):
+            return False
         if not one.revision and one.first >= until:
-            # A correction may have come before what it corrects.
-            if any(a < end and one.first < b for a, b, _, _ in self._spans.get(slot, ())):
-                return False
             if one.first > until or one.step != self._step[slot]:
                 if begin < until:
-                    self._keep(slot, (begin, until, self._step[slot], 0))
+                    self._keep(slot, (0, begin, until, self._step[slot]), now)
                 self._begin[slot], self._step[slot] = one.first, one.step
             self._end[slot] = end
             return True
-        held = [(begin, until, self._step[slot], 0), *self._spans.get(slot, ())]
-        for a, b, step, revision in held:
-            if a < end and one.first < b:
-                other = step != one.step or (one.first - a) % step
-                if other or revision >= one.revision:
-                    return False
-        self._keep(slot, (one.first, end, one.step, one.revision))
+        if begin < until and not _fits([(0, begin, until, self._step[slot])], one, end):
+            return False
+        self._keep(slot, (one.revision, one.first, end, one.step), now)
         return True
 
-    def _keep(self, slot: int, span: tuple[int, int, int, int]) -> None:
+    def _keep(self, slot: int, span: _Span, now: int) -> None:
+        """Add a span; those of its revision that ended too long ago to be measured again are dropped."""
         spans = self._spans.setdefault(slot, [])
-        begin, end, step, revision = span
-        for i, (a, b, other, version) in enumerate(spans):
-            if (other, version) == (step, revision) and (b == begin or a == end):
-                spans[i] = (min(a, begin), max(b, end), step, revision)
-                return
-        spans.append(span)
+        revision, begin, end, step = span
+        place = bisect_left(spans, span)
+        if place < len(spans) and (spans[place][:2], spans[place][3]) == ((revision, end), step):
+            end = spans.pop(place)[2]
+        if place and (spans[place - 1][0], *spans[place - 1][2:]) == (revision, begin, step):
+            place -= 1
+            begin = spans.pop(place)[1]
+        spans.insert(place, (revision, begin, end, step))
+        oldest = gone = bisect_left(spans, (revision,))
+        while gone < len(spans) and spans[gone][0] == revision and spans[gone][2] <= now - OLDEST:
+            gone += 1
+        del spans[oldest:gone]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        spans = [(slot, *span) for slot, some in sorted(self._spans.items()) for span in some]
+        spans = [
+            (slot, begin, end, step, revision)
+            for slot, some in sorted(self._spans.items())
+            for revision, begin, end, step in some
+        ]
         return {
             "slots": np.fromiter(self._slots, np.int64, len(self._slots)),
             "begin": np.array(self._begin, np.int64),
@@ -511,6 +533,22 @@ class Coverage:
         self._slots = dict(zip(keys.tolist(), range(len(kept)), strict=True))
         for column, name in ((self._begin, "begin"), (self._end, "end"), (self._step, "step")):
             column.frombytes(columns[name].astype(np.int64).tobytes())
-        for slot, *span in columns["spans"].tolist():
-            a, b, step, revision = span
-            self._spans.setdefault(slot, []).append((a, b, step, revision))
+        for slot, begin, end, step, revision in columns["spans"].tolist():
+            self._spans.setdefault(slot, []).append((revision, begin, end, step))
+        for spans in self._spans.values():
+            spans.sort()
+
+
+def _fits(spans: Sequence[_Span], one: Candidate, end: int) -> bool:
+    """Whether a message that ends at `end` meets nothing of its revision or a higher one, nor other steps below it."""
+    place = 0
+    while place < len(spans):
+        revision = spans[place][0]
+        at = bisect_left(spans, (revision, end))
+        while at > place and spans[at - 1][2] > one.first:
+            at -= 1
+            _, begin, _, step = spans[at]
+            if revision >= one.revision or step != one.step or (one.first - begin) % step:
+                return False
+        place = bisect_left(spans, (revision + 1,), at)
+    return True

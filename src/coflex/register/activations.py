@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from coflex.activation.monitor import Alarm
 from coflex.domain.activation import Acknowledgement, Notice, Piece
 from coflex.domain.quantity import Direction
 
@@ -109,7 +110,9 @@ class SetPointEntry:
 
     `version`: grows with every change; `since`: from when on this version differs from those before. `sequences`: of
     the signed messages that carried this version, `sent_at` when. `acknowledgements`: of this version, by light node
-    and energy management system.
+    and energy management system. `alarm`: what its unit does otherwise, from when on, and by how much it gives more
+    than it was told in the direction of the order (below zero: less), where that is known. `told_until`: the latest
+    end that a version had which was sent.
     """
 
     id: str
@@ -128,6 +131,16 @@ class SetPointEntry:
     sequences: tuple[int, ...] = ()
     sent_at: datetime | None = None
     acknowledgements: tuple[Acknowledgement, ...] = ()
+    alarm: Alarm = Alarm.NONE
+    alarm_since: datetime | None = None
+    deviation_kw: Decimal | None = None
+    told_until: datetime | None = None
+
+    @property
+    def holds_until(self) -> datetime:
+        """Until then a device may hold what this version or one before it said."""
+        ends = self.profile[-1].ends if self.profile else self.since
+        return ends if self.told_until is None else max(ends, self.told_until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,9 @@ class DataGrant:
     ends: datetime
     withdrawn: datetime | None = None
 
-    def holds(self, scope: DataScope, of: datetime, now: datetime) -> bool:
-        """Whether data of an instant may be read now."""
-        return (
-            scope in self.scope and self.starts <= of < self.ends and (self.withdrawn is None or now < self.withdrawn)
-        )
+    def stands(self, scope: DataScope, now: datetime) -> bool:
+        """Whether data of its time may be read now."""
+        return scope in self.scope and (self.withdrawn is None or now < self.withdrawn)
 
 
 RECORDS: dict[str, type[object]] = {"device": Device, "data_grant": DataGrant}

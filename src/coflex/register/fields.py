@@ -206,7 +206,8 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     "set_point": {
         **_rows("id order session unit owner provider buyer operators direction version since", TOLD, FOLLOWS),
         **_rows("profile", TOLD, {R.PROVIDER, R.CONSEQUENCE}),
-        **_rows("state sequences sent_at acknowledgements", TOLD, PLATFORM | FOLLOWS),
+        **_rows("state sequences sent_at acknowledgements alarm alarm_since told_until", TOLD, PLATFORM | FOLLOWS),
+        **_rows("deviation_kw", SIDES | MARKET, PLATFORM | FOLLOWS),
     },
     "backup": {
         **_rows("id provider owner unit starts ends", SIDES | MARKET, {R.PROVIDER}),
@@ -221,8 +222,9 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
     },
     # the field: devices, and who sees what they measure
     "device": {
-        **_rows("id unit owner keys", SIDES | GRID | KEEPER, SIDES),
-        **_rows("revoked reason", SIDES | GRID | KEEPER, SIDES | KEEPER),
+        **_rows("id unit owner", SIDES | GRID | KEEPER, SIDES),
+        **_rows("keys", SIDES | GRID | KEEPER, SIDES | FOLLOWS),
+        **_rows("revoked reason", SIDES | GRID | KEEPER, SIDES | KEEPER | FOLLOWS),
         **_rows("point enrolled enrolled_by", SIDES | GRID | KEEPER, FOLLOWS),
     },
     "data_grant": _rows(
@@ -235,7 +237,7 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         METERED, PLATFORM | FOLLOWS,
     ),
     "ready_day": _rows("id band day provider log shares", MARKET | {R.PROVIDER}, PLATFORM | FOLLOWS),
-    "settlement_terms": _rows("id terms", MEMBERS, MARKET),
+    "settlement_terms": _rows("id terms", MEMBERS, MARKET | {R.CONSEQUENCE}),
     "billing_details": _rows("id details", ITSELF | MARKET, ITSELF | MARKET),
     "owner_contract": {
         **_rows("id unit provider share eur_mwh penalty_share from_day", SIDES | MARKET, {R.PROVIDER}),

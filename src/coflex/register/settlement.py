@@ -183,7 +183,7 @@ class OwnerContract:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A set point that a run did not settle, and why."""
+    """A set point, an order without any, or capacity that a run did not settle, and why."""
 
     set_point: str
     reason: str
@@ -223,7 +223,8 @@ class SettlementRun:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a run, a statement or an invoice holds too much of for its record; `id` is that one's. All of it packed:
+    """What a run, a statement or an invoice holds too much of for its record; `id` is that one's, of an invoice with
+    "invoice " before it. All of it packed:
     `inputs` and `rules` of a run, `lines` of a run or a statement, `invoice` with every line of an invoice."""
 
     id: str
@@ -293,8 +294,9 @@ class InputChange:
 
 @dataclass(frozen=True, slots=True)
 class DisputeEntry:
-    """A contested line of a period. `line`: the id under which all runs know its charge. `old`, `new`: the settlements
-    of its delivery before and after the decision; `posted`: the run that posts the difference."""
+    """A contested line of a period. `line`: the id under which all runs know its charge. `old`, `new`: what the
+    two parties of the line settle of its delivery before and after the decision; `posted`: the run that posts the
+    difference."""
 
     id: str
     period: str

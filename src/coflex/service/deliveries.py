@@ -19,6 +19,7 @@ from hashlib import sha256
 
 from coflex.activation.profile import Profile, between, constant, minus, plus
 from coflex.domain.clearing import Award
+from coflex.domain.errors import Conflict
 from coflex.domain.party import Role
 from coflex.domain.reading import Quality
 from coflex.domain.statement import Evidence
@@ -30,6 +31,7 @@ from coflex.register.activations import ActivationOrder, OrderKind
 from coflex.register.market import SessionEntry
 from coflex.register.packing import canonical
 from coflex.register.products import ProductEntry
+from coflex.register.resources import UnitEntry
 from coflex.register.settlement import (
     BaselineDay,
     DisputeEntry,
@@ -63,8 +65,10 @@ from coflex.settlement.inputs import ZERO, Bought, Contract, Delivery, Held, Inp
 PLATFORM = "platform"  # who earns the fees where nobody operates the market
 MINUTES = 15
 STAMP = "%Y%m%dT%H%MZ"  # of an instant, in the id of a delivery
+JOINT = "~"  # between the parts of a delivery's id; no other id has it
 _MICROSECOND, _MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 _KW_US_PER_KWH = Decimal(3_600_000_000)
+_OWN_ACCOUNT = "The provider bought it of itself, and would pay itself."
 _VOLTAGE, _CONGESTION = frozenset({Service.VOLTAGE}), frozenset({Service.CONGESTION, Service.VOLTAGE})
 
 
@@ -108,12 +112,16 @@ def prepare(state: State, period: Period, before: Prepared | None = None) -> Pre
     """What is to be settled of a period as the state is now, with what disputes decided. `before`: of the last run of
     the period, whose platform and rules of the catalogue stand.
 
-    Raises Refused where a dispute's change does not fit any more.
+    Raises Refused where a dispute's change does not fit any more, Conflict where two deliveries have one id.
     """
     scene = _Scene(state, period, before)
     for order in state.all(ActivationOrder):
         scene.take(order)
-    deliveries = {one.id: one for one in (*scene.deliveries(), *scene.capacity())}
+    deliveries: dict[str, Delivery] = {}
+    for one in (*scene.deliveries(), *scene.capacity()):
+        if one.id in deliveries:
+            raise Conflict(f"Two deliveries are called '{one.id}'.", "Give the units and products other ids.")
+        deliveries[one.id] = one
     for dispute in _decided(state, period):
         found = deliveries.get(delivery_named(dispute.line))
         if found is not None:
@@ -204,7 +212,7 @@ class _Part:
     def key(self) -> tuple[str, ...]:
         """Parts with one key are one delivery."""
         order = self.order
-        own = (order.id,) if self.rest else (self.unit,)
+        own = (order.id, "rest") if self.rest else (self.unit,)
         return (order.session, order.product, *own, order.direction.value, self.start.strftime(STAMP))
 
 
@@ -248,8 +256,11 @@ class _Scene:
         starts, ends = self.period.starts, self.period.ends
         if not between((*order.awarded, *order.profile), starts, ends):
             return
-        entry = self.state.get(SessionEntry, order.session)
         points = set_points(self.state, order.id)
+        if order.buyer == order.provider:
+            self.left_out += [LeftOut(one.id, _OWN_ACCOUNT) for one in points or (order,)]
+            return
+        entry = self.state.get(SessionEntry, order.session)
         for point in points:
             self._owners.setdefault((point.unit, point.provider), set()).add(point.owner)
             off = energies(limited(order, point.unit), starts, ends)
@@ -329,9 +340,9 @@ class _Scene:
         ordered = sum((part.energy for part in parts), ZERO)
         names = ", ".join(sorted({part.set_point for part in parts}))
         rule, _ = self._terms(order.product, first.start)
-        self._products[".".join(key)] = order.product
+        self._products[JOINT.join(key)] = order.product
         made = Delivery(
-            id=".".join(key),
+            id=JOINT.join(key),
             rule=rule.id,
             unit=first.unit,
             provider=order.provider,
@@ -363,10 +374,16 @@ class _Scene:
                         place = (entry.id, one.product, band, one.direction.value, one.start.strftime(STAMP))
                         grouped.setdefault(place, []).append(one)
                 for key, mine in grouped.items():
-                    yield self._held(".".join(key), entry, band, mine)
+                    if mine[0].buyer == mine[0].provider:
+                        self.left_out.append(LeftOut(JOINT.join(key), _OWN_ACCOUNT))
+                    else:
+                        yield self._held(JOINT.join(key), entry, band, mine)
 
     def _held(self, id: str, entry: SessionEntry, band: str, awards: Sequence[Award]) -> Delivery:
         first, plan = awards[0], self._plan(entry)
+        unit = self.state.find(UnitEntry, band)
+        if unit is not None and (band, first.provider) not in self._owners:
+            self._owners[band, first.provider] = {unit.unit.owner}
         there = self.state.find(ReadyDay, day_id(band, first.start.astimezone(self.zone).date()))
         ready = there.at(first.start) if there is not None else None
         share = ready.share if ready is not None else None
@@ -400,11 +417,13 @@ class _Scene:
         there = self.state.find(MeteredDay, day_id(unit, day))
         read = there.at(start) if there is not None else None
         whole = [self._based(_read(one, there, read), day) for one in mine]
-        measured, baseline = whole[0].measured_kwh, whole[0].baseline_kwh
+        # each order has a method of its own, and the first of them may lack its baseline
+        baseline = next((one.baseline_kwh for one in whole if one.baseline_kwh is not None), None)
+        measured = whole[0].measured_kwh
         if len(whole) > 1 and measured is not None and baseline is not None:
             parts = responses(measured - baseline, [(one.direction.sign, one.ordered_kwh) for one in whole])
             whole = [
-                replace(one, baseline_kwh=measured - one.direction.sign * part)
+                one if one.baseline_kwh is None else replace(one, baseline_kwh=measured - one.direction.sign * part)
                 for one, part in zip(whole, parts, strict=True)
             ]
         yield from whole

@@ -8,8 +8,8 @@ twice, and a device takes the newest version of an order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 import msgspec
@@ -28,7 +28,7 @@ from coflex.register.outcomes import SessionOutcome
 from coflex.register.resources import UnitEntry
 from coflex.service.index import index
 from coflex.service.ledger import by_unit, decided
-from coflex.service.orders import quarter, spans
+from coflex.service.orders import quarter, renewed, spans
 from coflex.service.state import State
 
 # Flags of a set point message.
@@ -63,7 +63,7 @@ class Outgoing:
 def outbox(state: State, now: datetime, after: int = 0, limit: int = 1_000) -> tuple[Outgoing, ...]:
     """Set points that are to be sent since an entry of the journal, oldest first; those of units without a device wait
     until they have one. What lies in the past is not told any more."""
-    waiting = index(state, SetPointEntry, "to be sent", _to_be_sent).at(SetPointState.WAITING.value)
+    waiting = index(state, SetPointEntry, "to be sent", _to_be_sent).at(_day(now))
     found: list[tuple[int, SetPointEntry, int]] = []
     for one in waiting:
         device = device_of(state, one.unit)
@@ -79,7 +79,22 @@ def outbox(state: State, now: datetime, after: int = 0, limit: int = 1_000) -> t
 
 
 def _to_be_sent(one: SetPointEntry) -> tuple[str, ...]:
-    return (one.state.value,)
+    """The days on which it is not over yet: what never left is not looked at for ever."""
+    return _days(one) if one.state is SetPointState.WAITING else ()
+
+
+def _days(one: SetPointEntry) -> tuple[str, ...]:
+    return _span(one.since, one.holds_until)
+
+
+def _span(start: datetime, end: datetime) -> tuple[str, ...]:
+    """The days from one instant to another, as index keys: what is over is not looked at again."""
+    first = start.date()
+    return tuple(_day(start + timedelta(days=n)) for n in range((end.date() - first).days + 1))
+
+
+def _day(at: datetime) -> str:
+    return str(at.date())
 
 
 def order_bytes(tenant: str, order: str) -> bytes:
@@ -88,17 +103,19 @@ def order_bytes(tenant: str, order: str) -> bytes:
 
 
 def _messages(state: State, one: SetPointEntry, now: datetime) -> tuple[Told, ...]:
-    """The pieces to come, cut where the foreseen baseline changes; the first replaces what was said before. A set point
-    that was taken back says zero until the end of its quarter-hour."""
+    """The pieces to come, cut where the foreseen baseline changes. What was said before of the order is replaced from
+    now on: by the first piece where it begins at once, else by a stop without length, after which nothing holds."""
     sign = one.direction.sign
-    replaces = REPLACES if one.version > 1 else 0
     found: list[Told] = []
     for starts, ends, kw in spans(between(one.profile, now, None)):
         baseline = foreseen_w(state, one.session, one.unit, starts)
         power = None if baseline is None else baseline + sign * kw * 1000
-        found.append(Told(starts, ends, sign * kw * 1000, power, 0 if found else replaces))
-    if not found and replaces:
-        found.append(Told(now, quarter(now) + QUARTER, 0, None, REPLACES))
+        found.append(Told(starts, ends, sign * kw * 1000, power, 0))
+    if one.version > 1:
+        if found and found[0].starts <= now:
+            found[0] = replace(found[0], flags=REPLACES)
+        else:
+            found.insert(0, Told(now, now, 0, 0, REPLACES))
     return tuple(found)
 
 
@@ -119,28 +136,50 @@ def set_point_of(state: State, sequence: int) -> str | None:
 
 
 def unacknowledged(state: State, point: int, now: datetime) -> tuple[int, ...]:
-    """Sequences of the messages of set points that were sent to a point, whose light node has not answered and that
-    are not over, ascending: what a device is told again when it asks."""
+    """Sequences of the messages of set points that were sent to a point, whose light node has not answered, ascending:
+    what a device is told again when it asks. Until what it was told before is over, for it may hold that still."""
     device = _device_at(state, point)
     if device is None or device_of(state, device.unit) != device:
         return ()
-    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(device.unit)
+    told = index(state, SetPointEntry, "not answered", _not_answered).at(f"{device.unit} {_day(now)}")
+    return tuple(sorted(sequence for one in told if one.holds_until > now for sequence in one.sequences))
+
+
+def not_answered(state: State, now: datetime) -> tuple[int, ...]:
+    """The points whose light nodes have not answered something that was sent to them and is not over, ascending."""
+    told = index(state, SetPointEntry, "not answered", _not_answered).at(_day(now))
+    devices = (device_of(state, one.unit) for one in told if one.holds_until > now)
+    return tuple(sorted({device.point for device in devices if device is not None}))
+
+
+def _not_answered(one: SetPointEntry) -> tuple[str, ...]:
+    if one.state is not SetPointState.SENT or any(mark.hop is Hop.LIGHT_NODE for mark in one.acknowledgements):
+        return ()
+    return tuple(key for day in _days(one) for key in (day, f"{one.unit} {day}"))
+
+
+def led_anew(state: State, unit: str, now: datetime) -> tuple[SetPointEntry, ...]:
+    """What a unit was told and is not over, as it is to be told to the device that it has from now on."""
+    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit)
+    sent = (one for one in told if one.state is SetPointState.SENT and one.holds_until > now)
+    return tuple(renewed(one, one.version + 1, now, one.profile) for one in sent)
+
+
+def ended_with(state: State, unit: str, now: datetime, reason: str) -> tuple[Device, ...]:
+    """The devices of a unit that are trusted no more, since it ends or goes to another owner now."""
     return tuple(
-        sorted(
-            sequence
-            for one in told
-            if one.state is SetPointState.SENT
-            and not any(mark.hop is Hop.LIGHT_NODE for mark in one.acknowledgements)
-            and (not one.profile or one.profile[-1].ends > now)
-            for sequence in one.sequences
-        )
+        replace(one, keys=(*one.keys[:-1], replace(one.keys[-1], ends=now)), revoked=now, reason=reason)
+        for one in _devices(state, unit)
+        if one.revoked is None
     )
 
 
 def signed_for(state: State, unit: str, start: datetime, end: datetime) -> tuple[int, ...]:
-    """Sequences of the set points of a unit that touch [start, end), ascending: of the versions that stand."""
-    told = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit)
-    return tuple(sorted(sequence for one in told if between(one.profile, start, end) for sequence in one.sequences))
+    """Sequences of the set points of a unit that touch [start, end), ascending: of the versions that stand, and that
+    were told to the owner that it has."""
+    told, owner = index(state, SetPointEntry, "unit", lambda one: (one.unit,)).at(unit), state.get(UnitEntry, unit)
+    mine = (one for one in told if one.owner == owner.unit.owner and between(one.profile, start, end))
+    return tuple(sorted(sequence for one in mine for sequence in one.sequences))
 
 
 # ---------------------------------------------------------------- results of sessions
@@ -250,6 +289,13 @@ def brought_by(state: State, party: str) -> frozenset[str]:
     return state.derived("owners by provider", (UnitEntry,), make).get(party, frozenset()) | {party}
 
 
+def leads(state: State, party: str, point: int) -> bool:
+    """Whether a party is the owner or the provider of the unit at a point: it is given what the device is told."""
+    unit = unit_at(state, point)
+    entry = state.find(UnitEntry, unit) if unit is not None else None
+    return entry is not None and party in (entry.unit.owner, entry.unit.provider)
+
+
 # ---------------------------------------------------------------- regulation and who sees what
 
 
@@ -290,28 +336,45 @@ def group_of(tenant: str, band: str) -> int:
 
 def regulating(state: State, at: datetime) -> tuple[Regulation, ...]:
     """Regulations that run at an instant, by id."""
-    running = index(state, Regulation, "state", lambda one: (one.state.value,)).at(RegulationState.RUNNING.value)
+    running = index(state, Regulation, "running", _running_days).at(_day(at))
     return tuple(one for one in running if one.running(at))
 
 
-def may_see(state: State, party: str, unit: str, scope: DataScope, of: datetime, now: datetime) -> bool:
-    """Whether a party may see data of a unit from an instant: its owner; its provider with the owner's consent to
-    measure at that time; whoever has a grant of that scope and time."""
+def _running_days(one: Regulation) -> tuple[str, ...]:
+    return _span(one.starts, one.ends) if one.state is RegulationState.RUNNING else ()
+
+
+def may_see(
+    state: State, party: str, unit: str, scope: DataScope, start: datetime, end: datetime, now: datetime
+) -> bool:
+    """Whether a party may see data of a unit of the whole of [start, end): its owner; its provider, for times of the
+    owner's consent to measure; whoever has grants of that scope that together cover it."""
     entry = state.find(UnitEntry, unit)
     if entry is None:
         return False
-    if entry.unit.owner == party:
+    owner = entry.unit.owner
+    if owner == party:
         return True
     grants = index(state, DataGrant, "unit and party", lambda one: (f"{one.unit}|{one.party}",)).at(f"{unit}|{party}")
-    if any(one.owner == entry.unit.owner and one.holds(scope, of, now) for one in grants):
-        return True
-    if entry.unit.provider != party:
-        return False
-    return any(
-        one.holds(ConsentScope.MEASURE, of, of + datetime.resolution) and one.until > now
-        for one in _consents(state, unit)
-        if (one.owner, one.provider) == (entry.unit.owner, party)
-    )
+    spans = [(one.starts, one.ends) for one in grants if one.owner == owner and one.stands(scope, now)]
+    if entry.unit.provider == party:
+        spans += [
+            (one.starts, one.until)
+            for one in _consents(state, unit)
+            if (one.owner, one.provider) == (owner, party) and ConsentScope.MEASURE in one.scope and one.until > now
+        ]
+    reached = start
+    for begins, ends in sorted(spans):
+        if begins <= reached:
+            reached = max(reached, ends)
+    return reached >= end
+
+
+def seen_points(state: State, unit: str) -> tuple[int, ...]:
+    """The points of the devices that a unit had under the owner that it has, ascending: what was measured before is
+    not its owner's to show."""
+    entry = state.get(UnitEntry, unit)
+    return tuple(sorted(one.point for one in _devices(state, unit) if one.owner == entry.unit.owner))
 
 
 def _consents(state: State, unit: str) -> Iterator[Consent]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -220,10 +221,16 @@ def encode(value: Any) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
 
 
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Made once a type: for a union or a container that takes several times as long as to decode an order."""
+    return msgspec.json.Decoder(kind)
+
+
 def decode(body: bytes, kind: Any) -> Any:
     """A value of a type. Raises Refused, naming the place in the document."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return _decoder(kind).decode(body)
     except msgspec.MsgspecError as fault:
         text = str(fault)
         what, _, place = text.partition(" - at `")

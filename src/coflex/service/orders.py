@@ -401,21 +401,20 @@ def _set_point(
     """The next version of a unit's share; what earlier versions were acknowledged with stays in their history."""
     if before is not None:
         kept = draft.state.find(SetPointEntry, before.id)
-        return replace(
-            before,
-            profile=whole,
-            version=kept.version + 1 if kept is not None else 1,
-            since=draft.context.now,
-            state=SetPointState.WAITING,
-            sequences=(),
-            sent_at=None,
-            acknowledgements=(),
-        )
+        return renewed(before, kept.version + 1 if kept is not None else 1, draft.context.now, whole)
     unit = draft.state.get(UnitEntry, name).unit
     operators = operators_of_units(draft.state, (name,))
     return SetPointEntry(
         f"{order.id}.{name}", order.id, order.session, name, unit.owner, order.provider, order.buyer, operators,
         order.direction, whole, 1, draft.context.now,
+    )  # fmt: skip
+
+
+def renewed(before: SetPointEntry, version: int, now: datetime, whole: Profile) -> SetPointEntry:
+    """A version of a set point that is still to be sent, and that nobody has answered."""
+    return replace(
+        before, profile=whole, version=version, since=now, state=SetPointState.WAITING, sequences=(), sent_at=None,
+        acknowledgements=(),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from coflex.domain.errors import CoflexError
 
@@ -81,6 +81,17 @@ class Entry:
     changes: tuple[Change, ...]
     notes: tuple[Note, ...]
     digest: bytes
+
+
+class Brief(NamedTuple):
+    """As much of an entry as the book of a session needs: what was said, by which party, and what was answered."""
+
+    number: int
+    at: datetime
+    verb: str
+    party: str
+    body: bytes
+    reply: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +184,7 @@ class Journal(Protocol):
         """Every record of a kind as it was at an instant, by id; those that had ended are left out."""
         ...
 
-    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Entry]:
+    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Brief]:
         """Entries of some verbs about one subject, in order: how the book of an open session is read back."""
         ...
 

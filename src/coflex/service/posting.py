@@ -68,7 +68,14 @@ def line_of(state: State, party: str, period: str, line: str) -> Line | None:
 
 def invoice_of(state: State, entry: InvoiceEntry) -> Invoice:
     """An invoice with every line."""
-    return unpacked(state.get(Kept, entry.id).invoice, Invoice)
+    # the first ones were kept under their number alone
+    kept = state.find(Kept, kept_invoice(entry.id)) or state.get(Kept, entry.id)
+    return unpacked(kept.invoice, Invoice)
+
+
+def kept_invoice(number: str) -> str:
+    """Under which id an invoice is kept: none that a run or a statement can have."""
+    return f"invoice {number}"
 
 
 def statement_id(run: str, party: str) -> str:

@@ -64,10 +64,10 @@ def has_book(state: State, session: SessionEntry) -> bool:
 def read_book(state: State, session: SessionEntry, journal: Journal) -> None:
     """The book of a session from the entries about it."""
     book, withdrawn = None, frozenset(session.withdrawn)
-    for entry in journal.of_subject(state.tenant, tuple(VERBS_BY_NAME), session.id):
+    for brief in journal.of_subject(state.tenant, tuple(VERBS_BY_NAME), session.id):
         if book is None:
-            book = books(state).of(state, session, now(state, entry.at))
-        reread(book, entry, withdrawn)
+            book = books(state).of(state, session, now(state, brief.at))
+        reread(book, brief, withdrawn)
 
 
 def replay(entries: Iterable[Entry], machine: Machine, engine: Engine | None = None) -> Iterator[Difference]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from math import isfinite, nan
 from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
 
 from coflex.activation.profile import between
 from coflex.domain.clearing import Award
@@ -37,15 +39,20 @@ from coflex.register.resources import GroupEntry
 from coflex.register.settlement import BaselineDay, MeteredDay, ReadyDay, SettlementTerms, Terms, day_id
 from coflex.service.index import index
 from coflex.service.ledger import by_unit
-from coflex.service.orders import awards_of, quarter, recent, spans
+from coflex.service.orders import awards_of, held_for, quarter, recent, spans
 from coflex.service.state import State
 from coflex.settlement.document import Availability, By, Delivered, Need, Payer, Penalty, PenaltyKind, Rule, Source
 from coflex.settlement.reading import read_rule
 
 NOMINATED = "nominated"
+CATALOGUE = "catalogue-"  # begins the ids of rules that follow from the catalogue
+_AGREED = frozenset({"zero", "contracted"})
 ZERO, ONE = Decimal(0), Decimal(1)
-# So long after its day a quarter-hour without a reading is asked for again.
+# So long after its day a quarter-hour that is not wholly measured is asked for again.
 ASKED_AGAIN = timedelta(days=45)
+# And readiness that is not whole: what comes later than that counts as late, which the field tells of itself.
+READY_AGAIN = timedelta(days=1)
+_INCOMPLETE = (Quality.MISSING, Quality.ESTIMATED)
 _PERIOD = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?").fullmatch
 _UNKNOWN_NAME = re.compile(r"[^a-z0-9_-]")
 
@@ -117,13 +124,61 @@ def terms_of(state: State, product: Product, day: date) -> Terms:
 @lru_cache(maxsize=256)
 def _catalogue(product: Product, service: str) -> Terms:
     rule = rule_of_catalogue(product)
-    return Terms(date.min, rule.id, rule.model_dump_json(exclude_defaults=True), allowed_methods(service, product.id))
+    return Terms(date.min, rule.id, rule.model_dump_json(exclude_defaults=True), usual_methods(service, product.id))
+
+
+def terms_as_sold(
+    state: State, now: datetime, product: Product, after: Product | None = None, service: str = ""
+) -> SettlementTerms | None:
+    """The terms of a product once its catalogue entry or its service changes: what is sold already stays as it was
+    sold, days after that go by the change. None where nothing of its settlement changes."""
+    try:
+        old = _catalogue(product, service_of(state, product))
+    except Refused:  # nothing could be settled by it
+        return None
+    if state.find(Market, "market") is None:  # nothing could be sold
+        return None
+    new = _catalogue(after or product, service or service_of(state, product))
+    if old == new:
+        return None
+    sold = [entry.day for entry in state.all(SessionEntry) if entry.outcome]
+    begins = max([now.astimezone(zone_of(state)).date(), *sold]) + timedelta(days=1)
+    own = state.find(SettlementTerms, product.id)
+    kept = own.terms if own is not None else ()
+    if not kept or kept[0].from_day > old.from_day:
+        kept = (old, *kept)
+    if [one for one in kept if one.from_day <= begins][-1].rule.startswith(CATALOGUE):
+        kept = (*(one for one in kept if one.from_day != begins), _from(begins, new))
+    return SettlementTerms(product.id, tuple(sorted(kept, key=lambda one: one.from_day)))
+
+
+def _from(day: date, terms: Terms) -> Terms:
+    """The catalogue's terms from a day on, as a rule of its own: a changed rule has another id."""
+    name = f"{terms.rule}-{sha256(terms.document.encode()).hexdigest()[:8]}"
+    rule = rule_in(terms.document).model_copy(update={"id": name})
+    return replace(terms, from_day=day, rule=name, document=rule.model_dump_json(exclude_defaults=True))
+
+
+def usual_methods(service: str, product: str) -> tuple[str, ...]:
+    """The baseline methods of a product without terms that name any. Those whose level has to be agreed are left out:
+    a unit would be paid for what it does anyway."""
+    return tuple(one for one in allowed_methods(service, product) if one not in _AGREED) or (NOMINATED,)
 
 
 def rule_of_catalogue(product: Product) -> Rule:
     """The rule that the catalogue's own terms make: capacity by its readiness, energy of a global product by requested
     and of a local one by metered response, with its tolerance and its penalty; at the award's price, whoever bought
-    pays, and no fee."""
+    pays, and no fee. Raises Refused where they make none."""
+    try:
+        return _rule_of_catalogue(product)
+    except ValidationError as fault:
+        findings = [
+            Finding(".".join(map(str, one["loc"])), "rule", f"{one['msg']}; correct it.") for one in fault.errors()
+        ]
+        raise Refused(f"The product '{product.id}'", findings) from None
+
+
+def _rule_of_catalogue(product: Product) -> Rule:
     name = _UNKNOWN_NAME.sub("-", product.id.lower())
     if name != product.id:
         name += f"-{sha256(product.id.encode()).hexdigest()[:8]}"
@@ -131,7 +186,7 @@ def rule_of_catalogue(product: Product) -> Rule:
     by = By.REQUESTED if product.scope is Scope.GLOBAL else By.METERED
     held = product.kind is QuantityKind.ACTIVE_CAPACITY
     return Rule(
-        id=f"catalogue-{name}",
+        id=f"{CATALOGUE}{name}",
         version=1,
         title=f"{product.id}, as the catalogue says",
         source=Source(document="catalogue", section=product.id),
@@ -199,8 +254,8 @@ class BaselineAsked:
 @dataclass(frozen=True, slots=True)
 class Due:
     """What is to be brought of a unit for a local day that is over. `points`: every number under which its devices
-    ever sent, in order. `quarters`: starts of those whose quantity is not known, or known to be missing. `baseline`:
-    None where it is there, or the ledger has it."""
+    ever sent, in order. `quarters`: starts of those whose quantity is not known, or known to be missing or estimated.
+    `baseline`: None where it is there, or the ledger has it."""
 
     unit: str
     day: date
@@ -213,8 +268,9 @@ class Due:
 def due(state: State, now: datetime, after: tuple[date, str] | None = None, limit: int = 1_000) -> tuple[Due, ...]:
     """Metered quantities and baselines that the field worker is to bring, by day and unit, of days that are over.
 
-    `after`: day and unit of the last item that was seen, to go on behind it. What has no reading yet stays due for 45
-    days, so a worker goes through the list and begins anew; bringing what is there already changes nothing.
+    `after`: day and unit of the last item that was seen, to go on behind it. What has no reading yet, or is estimated
+    from a part of the quarter-hour, stays due for 45 days, so a worker goes through the list and begins anew; bringing
+    what is there already changes nothing.
     """
     wanted = state.attached("wanted of the field", lambda: _Wanted.watching(state))
     found: list[Due] = []
@@ -259,7 +315,7 @@ def _due(state: State, unit: str, day: date, zone: ZoneInfo, now: datetime) -> D
     known = {one.start: one.quality for one in there.quantities} if there is not None else {}
     again = now < axis.end + ASKED_AGAIN
     event = quarters(points, axis)
-    lacking = tuple(start for start in event if start not in known or (again and known[start] is Quality.MISSING))
+    lacking = tuple(start for start in event if start not in known or (again and known[start] in _INCOMPLETE))
     asked = _baseline_asked(state, unit, day, axis, points, event) if points else None
     if not lacking and asked is None:
         return None
@@ -279,15 +335,23 @@ def _baseline_asked(
     event: tuple[datetime, ...],
     anew: bool = False,
 ) -> BaselineAsked | None:
-    """What is due of a baseline. `anew`: also where one was brought."""
-    orders = [state.get(ActivationOrder, one.order) for one in points]
-    first = min(orders, key=lambda one: (one.ordered_at, one.id))
-    methods = methods_of(state, first, day)
+    """What is due of a baseline: one that all products of the day allow which do not have theirs by nomination, or,
+    where they agree on none, the first one's. `anew`: also where one was brought."""
+    by_order = [(point, state.get(ActivationOrder, point.order)) for point in points]
+    first = min((order for _, order in by_order), key=lambda one: (one.ordered_at, one.id))
+    needing: list[tuple[str, ...]] = []
+    foreseen: tuple[float | None, ...] = ()
+    for point, order in sorted(by_order, key=lambda one: (one[1].ordered_at, one[1].id)):
+        methods = methods_of(state, order, day)
+        here = nominated(state, unit, state.get(SessionEntry, order.session), axis)
+        if methods[0] != NOMINATED or any(here[axis.position(start)] is None for start in quarters((point,), axis)):
+            foreseen = foreseen or here
+            needing.append(methods)
+    if not needing:
+        return None
+    methods = tuple(one for one in needing[0] if all(one in others for others in needing)) or needing[0]
     brought = state.find(BaselineDay, day_id(unit, day))
     if brought is not None and brought.method in methods and not anew:
-        return None
-    foreseen = nominated(state, unit, state.get(SessionEntry, first.session), axis)
-    if methods[0] == NOMINATED and all(foreseen[axis.position(start)] is not None for start in event):
         return None
     oldest = day - timedelta(days=max(method(name).days.oldest for name in methods))
     nomination = tuple(nan if one is None else one for one in foreseen)
@@ -382,10 +446,35 @@ def held_ready(state: State, day: date) -> dict[str, dict[datetime, Award]]:
     return dict(sorted(found.items()))
 
 
+def held_by(state: State, band: str, day: date) -> dict[datetime, tuple[str, ...]]:
+    """The units with which a band holds its capacity ready on a local day, by quarter-hour: as the ledger has them,
+    whatever became of the group since; of a sale without holdings those of the group as it is, or the unit itself."""
+    group = state.find(GroupEntry, band)
+    as_it_is = group.group.units if group is not None else (band,)
+    found = recent(state, f"holders of {day}", lambda: _holders(state, day)).get(band, {})
+    return {start: units or as_it_is for start, units in found.items()}
+
+
+def _holders(state: State, day: date) -> dict[str, dict[datetime, tuple[str, ...]]]:
+    """The units that the ledger holds for the capacity of a local day: band -> start -> units."""
+    zone, found = zone_of(state), dict[str, dict[datetime, set[str]]]()
+    for entry in sessions_around(state, day, day):
+        for band, awards in capacity_of(state, entry).items():
+            for one in awards:
+                if one.start.astimezone(zone).date() == day:
+                    held = held_for(state, entry.day, entry.session, one.offer)
+                    units = {unit for unit, at in held.items() if one.start in at}
+                    found.setdefault(band, {}).setdefault(one.start, set()).update(units)
+    return {
+        band: {start: tuple(sorted(units)) for start, units in sorted(of_band.items())}
+        for band, of_band in found.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ReadyDue:
     """Readiness that is to be brought of a group or unit for a local day that is over: the share of each of these
-    quarter-hours in which its capacity was ready. `units`: of the group, or the unit itself."""
+    quarter-hours in which its capacity was ready. `units`: those that hold it ready then."""
 
     band: str
     day: date
@@ -396,28 +485,54 @@ class ReadyDue:
 def due_ready(
     state: State, now: datetime, after: tuple[date, str] | None = None, limit: int = 1_000
 ) -> tuple[ReadyDue, ...]:
-    """Readiness that the field worker is to bring, by day and band, of days that are over; as `due` does."""
+    """Readiness that the field worker is to bring, by day and band, of days that are over; as `due` does. What is not
+    whole stays due for a day, in which readings may still come. All items of a band come together."""
     wanted = state.attached("capacity of the field", lambda: _Capacity.watching(state))
     found: list[ReadyDue] = []
     for day in sorted(wanted.days):
-        if midnight(day + timedelta(days=1), wanted.zone) > now:
+        ends = midnight(day + timedelta(days=1), wanted.zone)
+        if ends > now or len(found) >= limit:
             break
-        held = held_ready(state, day)
-        lacking = [one for band in held if (one := _ready_due(state, band, day, held[band])) is not None]
+        lacking = False
+        for band, held in held_ready(state, day).items():
+            starts = _not_ready(state, band, day, held, again=now < ends + READY_AGAIN)
+            lacking = lacking or bool(starts)
+            if starts and len(found) < limit and (after is None or (day, band) > after):
+                found += _ready_due(state, band, day, starts)
         if not lacking:
             wanted.days.discard(day)
-        found += [one for one in lacking if after is None or (one.day, one.band) > after]
-        if len(found) >= limit:
-            break
-    return tuple(found[:limit])
+    return tuple(found)
 
 
-def _ready_due(state: State, band: str, day: date, held: Mapping[datetime, Award]) -> ReadyDue | None:
+def ready_days(state: State, day: date) -> tuple[ReadyDay, ...]:
+    """What was brought of a day's readiness."""
+    return index(state, ReadyDay, "day", lambda one: (one.day.isoformat(),)).at(day.isoformat())
+
+
+def ready_owed(state: State, unit: str, day: date) -> tuple[ReadyDue, ...]:
+    """All readiness that was brought of a day and rests on a unit's readings, to be computed anew."""
+    owed = (
+        due
+        for one in ready_days(state, day)
+        for due in _ready_due(state, one.band, day, {each.start for each in one.shares})
+    )
+    return tuple(one for one in owed if unit in one.units)
+
+
+def _not_ready(state: State, band: str, day: date, held: Mapping[datetime, Award], again: bool) -> set[datetime]:
+    """Quarter-hours whose readiness is not known, or, `again`, not whole."""
     there = state.find(ReadyDay, day_id(band, day))
-    known = {one.start for one in there.shares} if there is not None else set()
-    lacking = tuple(sorted(set(held) - known))
-    group = state.find(GroupEntry, band)
-    return ReadyDue(band, day, group.group.units if group is not None else (band,), lacking) if lacking else None
+    known = {one.start for one in there.shares if one.share == 1 or not again} if there is not None else set()
+    return set(held) - known
+
+
+def _ready_due(state: State, band: str, day: date, starts: set[datetime]) -> list[ReadyDue]:
+    """The items of a band, one for all quarter-hours that the same units hold."""
+    found: dict[tuple[str, ...], list[datetime]] = {}
+    for start, units in held_by(state, band, day).items():
+        if start in starts:
+            found.setdefault(units, []).append(start)
+    return [ReadyDue(band, day, units, tuple(mine)) for units, mine in found.items()]
 
 
 @dataclass(eq=False)

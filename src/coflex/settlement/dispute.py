@@ -150,6 +150,8 @@ def change(delivery: Delivery, changes: Iterable[Change]) -> Delivery:
         if not point and name in OPEN_TO_CHANGE:
             delivery = replace(delivery, **{name: _value(name, one.value, findings, place)})
             delivery = replace(delivery, evidence=_resting_on(delivery.evidence, name, one.source))
+            if name == "measured_kwh" and delivery.measured_kwh is not None and delivery.quality is Quality.MISSING:
+                delivery = replace(delivery, quality=Quality.MEASURED)
         elif point and name in (*OF_AN_AWARD, *OF_CAPACITY) and _has(delivery, award, name):
             delivery = _of_award(delivery, award, name, _value(name, one.value, findings, place))
         else:

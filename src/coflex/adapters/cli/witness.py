@@ -20,6 +20,7 @@ from coflex.adapters.cli import screen
 from coflex.adapters.cli.command import Json, application
 from coflex.adapters.cli.world import World
 from coflex.domain.errors import CoflexError, Conflict, Refused
+from coflex.locks import try_lock
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -174,17 +175,13 @@ class Kept:
     """
 
     def __init__(self, folder: Path) -> None:
-        import fcntl  # Windows has none
-
         (folder / "evidence").mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(self._lock):
             os.close(self._lock)
             fault = f"Another witness works on {folder}."
-            raise Conflict(fault, "Stop it, or give another --data; two witnesses never share one.") from None
+            raise Conflict(fault, "Stop it, or give another --data; two witnesses never share one.")
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -198,7 +198,7 @@ class Door:
             self._some.clear()
             try:
                 self._acknowledge(await self._passing.taken(held))
-            except CoflexError as fault:  # the ingest broke: the broker keeps these, and brings them again
+            except Exception as fault:  # the ingest broke: the broker keeps these, and brings them again
                 self._failed(fault)
             else:
                 written.set_result(None)

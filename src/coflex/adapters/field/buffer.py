@@ -11,6 +11,8 @@ Why no sequence number is ever used for two messages:
 - What is on disk may be a copy of an earlier state (a restored image, a swapped card). So after every start nothing
   new leaves until the platform said through which number it knows this device: messages are `held`. When it knows more
   than the disk does, the held ones, which nobody has seen, are signed anew above that (`raise_above`).
+- A number that left is free again only where the platform can not have taken it: its message was signed in a time that
+  has not come (`replace`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
@@ -35,7 +37,8 @@ LEAST_BYTES = 64 * 1024
 LIMIT_BYTES = 16 * 1024 * 1024
 _HEAD = Struct("<IIB")
 _NUMBER = Struct("<Q")
-_SNAPSHOT, _MESSAGE, _HELD, _RAISED, _OPENED, _ACKNOWLEDGED, _NOTES = range(7)
+_REPLACING = Struct("<QQQ")
+_SNAPSHOT, _MESSAGE, _HELD, _RAISED, _OPENED, _ACKNOWLEDGED, _NOTES, _REPLACED, _GIVEN_UP = range(9)
 # Ranges of lost messages that are remembered one by one; beyond that the oldest two become one.
 _LOST_RANGES = 200
 
@@ -54,7 +57,8 @@ class NoRoom(CoflexError):
 
 @dataclass
 class _State:
-    """What a snapshot holds. `held_from`: the first message that may not leave. `hello`: the last acknowledged one."""
+    """What a snapshot holds. `held_from`: the first message that may not leave. `hello`: the last acknowledged one.
+    `skipped`: numbers above the acknowledged ones that this disk never used, because the platform knew them."""
 
     last: int = 0
     signed_at: int = 0
@@ -63,6 +67,7 @@ class _State:
     lost: list[list[int]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     hello: bytes = b""
+    skipped: list[list[int]] = field(default_factory=list)
 
     def write(self) -> bytes:
         told = asdict(self) | {"hello": b64encode(self.hello).decode()}
@@ -103,7 +108,8 @@ class Outbox:
         self._torn = self._broken = False
         self.damaged = 0
         self._recover()
-        self._rotate()
+        with suppress(NoRoom):  # what is acknowledged makes room; the next write begins the segment
+            self._rotate()
 
     # ------------------------------------------------------------ what there is
 
@@ -168,6 +174,20 @@ class Outbox:
         first = self.pending(0, 1)
         return first[0] if first else self._state.hello
 
+    def questions(self) -> list[bytes]:
+        """Messages to ask with, the best first: the platform may refuse to hear of one, as it was signed before the
+        device was registered. Held ones are among them, lest a device that has nothing else be silent for ever."""
+        held = self._state.held_from
+        left = [one for sequence, one in self._pending.items() if held is None or sequence < held]
+        waiting = list(self._pending.values())[len(left) :]
+        some = [self.hello(), *left[-1:], *waiting[:1], *waiting[-1:]]
+        return list(dict.fromkeys(one for one in some if one))
+
+    def signed_before(self, number: int) -> int:
+        """The latest time of the messages below a number that are known; 0 where there is none."""
+        earlier = [one for sequence, one in self._pending.items() if sequence < number] or [self._state.hello]
+        return signed_at_of(earlier[-1]) if earlier[-1] else 0
+
     # ------------------------------------------------------------ changes
 
     def append(self, message: bytes, held: bool) -> None:
@@ -181,21 +201,34 @@ class Outbox:
     def release(self) -> None:
         """Held messages may leave from now on."""
         if self._state.held_from is not None:
-            self._write(_OPENED, b"")
+            with suppress(NoRoom):  # they leave all the same: what is acknowledged is what makes room
+                self._write(_OPENED, b"")
             self._state.held_from = None
 
-    def raise_above(self, number: int, sign_anew: Callable[[bytes, int], bytes]) -> None:
+    def raise_above(self, number: int, sign_anew: Callable[[bytes, int], bytes], first: int | None = None) -> None:
         """The platform knows messages of this device up to `number`, above all that this disk knows.
 
-        What is held is signed anew with numbers above it, by `sign_anew(message, number)`, in one record: it happens
-        whole or not at all. What is not held, the platform has.
+        What is held, or all from `first` on, is signed anew with numbers above it, by `sign_anew(message, number)`.
+        What is not stays as it is: the platform is asked about it again.
         """
-        held = self._state.held_from
-        waiting = [] if held is None else [one for sequence, one in self._pending.items() if sequence >= held]
+        first = first or self._state.held_from or self._state.last + 1
+        waiting = [one for sequence, one in self._pending.items() if sequence >= first]
         anew = [sign_anew(one, number + place) for place, one in enumerate(waiting, start=1)]
-        self._write(_RAISED, _NUMBER.pack(number) + b"".join(anew))
-        self._raised(number, anew)
+        self.replace(first, number, self._state.signed_at, anew)
+
+    def replace(self, first: int, number: int, signed_at: int, anew: list[bytes]) -> None:
+        """All messages from `first` on give way to others, whose numbers go on above `number` and whose times go on
+        above `signed_at`, in one record: it happens whole or not at all."""
+        self._write(_REPLACED, _REPLACING.pack(first, number, signed_at) + b"".join(anew))
+        self._replaced(first, number, signed_at, anew)
         self._ends[max(self._sizes)] = self._state.last
+
+    def give_up(self, numbers: Iterable[int]) -> None:
+        """The platform will never take these messages: they are lost."""
+        gone = [one for one in numbers if one in self._pending]
+        if gone:
+            self._write(_GIVEN_UP, json.dumps(gone).encode())
+            self._given_up(gone)
 
     def acknowledge(self, through: int) -> None:
         """The platform has everything up to a number, which is none above the last."""
@@ -229,35 +262,47 @@ class Outbox:
         if held and self._state.held_from is None:
             self._state.held_from = sequence
 
-    def _raised(self, number: int, anew: list[bytes]) -> None:
-        held = self._state.held_from
-        while held is not None and self._pending and next(reversed(self._pending)) >= held:
+    def _replaced(self, first: int, number: int, signed_at: int, anew: list[bytes]) -> None:
+        state = self._state
+        while self._pending and next(reversed(self._pending)) >= first:
             self._pending.popitem()
-        self._acknowledged(number)
-        self._state.last, self._state.held_from = number, None
+        if number >= first:
+            state.skipped.append([first, number])
+        if not self._pending:
+            self._acknowledged(number)
+        state.last, state.signed_at, state.held_from = number, signed_at, None
+        for segment, end in self._ends.items():
+            self._ends[segment] = min(end, first - 1)
         for message in anew:
             self._keep(sequence_of(message), message, False)
+
+    def _given_up(self, gone: list[int]) -> None:
+        for sequence in gone:
+            self._pending.pop(sequence, None)
+            self._lose(sequence, sequence)
 
     def _acknowledged(self, through: int) -> None:
         state = self._state
         while self._pending and next(iter(self._pending)) <= through:
             state.hello = self._pending.popitem(last=False)[1]
         state.acknowledged = max(state.acknowledged, through)
+        state.skipped = [one for one in state.skipped if one[1] > state.acknowledged]
 
     def _lose(self, first: int, last: int) -> None:
-        lost = self._state.lost
-        if lost and lost[-1][1] + 1 == first:
-            lost[-1][1] = last
-        else:
-            lost.append([first, last])
-        if len(lost) > _LOST_RANGES:
+        lost: list[list[int]] = []
+        for begin, end in sorted([*self._state.lost, [first, last]]):
+            if lost and begin <= lost[-1][1] + 1:
+                lost[-1][1] = max(lost[-1][1], end)
+            else:
+                lost.append([begin, end])
+        if len(lost) > _LOST_RANGES and next(iter(self._pending), lost[1][0]) >= lost[1][0]:
             lost[:2] = [[lost[0][0], lost[1][1]]]
+        self._state.lost = lost
 
     # ------------------------------------------------------------ the disk
 
     def _write(self, kind: int, payload: bytes, sync: bool = True) -> None:
-        current = max(self._sizes)
-        if self._torn or self._sizes[current] > self._limit // SEGMENTS:
+        if self._torn or self._sizes[max(self._sizes)] > self._limit // SEGMENTS:
             self._rotate()
         self._put(max(self._sizes), kind, payload, sync)
         if kind in (_MESSAGE, _HELD):
@@ -311,10 +356,10 @@ class Outbox:
             size -= self._sizes[segment]
             over.append(segment)
             gone = [sequence for sequence in self._pending if sequence <= self._ends[segment]]
-            if gone:
-                self._lose(gone[0], gone[-1])
             for sequence in gone:
                 del self._pending[sequence]
+            if gone:
+                self._lose(gone[0], gone[-1])
         return over
 
     def _sweep(self) -> None:
@@ -361,13 +406,21 @@ class Outbox:
         elif kind in (_MESSAGE, _HELD):
             self._keep(sequence_of(payload), payload, kind == _HELD)
         elif kind == _RAISED:
-            self._raised(_NUMBER.unpack_from(payload)[0], split(payload[_NUMBER.size :])[0])
+            first = self._state.held_from or self._state.last + 1
+            self._replaced(
+                first, _NUMBER.unpack_from(payload)[0], self._state.signed_at, split(payload[_NUMBER.size :])[0]
+            )
         elif kind == _OPENED:
             self._state.held_from = None
         elif kind == _ACKNOWLEDGED:
             self._acknowledged(_NUMBER.unpack(payload)[0])
         elif kind == _NOTES:
             self._state.notes.update(json.loads(payload))
+        elif kind == _REPLACED:
+            first, number, signed_at = _REPLACING.unpack_from(payload)
+            self._replaced(first, number, signed_at, split(payload[_REPLACING.size :])[0])
+        elif kind == _GIVEN_UP:
+            self._given_up(json.loads(payload))
 
     def _acknowledged_by_snapshot(self) -> None:
         state = self._state
@@ -381,7 +434,8 @@ class Outbox:
     def _name_damage(self) -> None:
         """Numbers between the last acknowledged and the last one that are nowhere: a record that rotted."""
         expected = self._state.acknowledged + 1
-        known = sorted([(one, one) for one in self._pending] + [tuple(one) for one in self._state.lost])
+        elsewhere = [tuple(one) for one in self._state.lost + self._state.skipped]
+        known = sorted([(one, one) for one in self._pending] + elsewhere)
         gaps = []
         for first, last in [*known, (self._state.last + 1, self._state.last + 1)]:
             if first > expected:
@@ -390,7 +444,6 @@ class Outbox:
         for first, last in gaps:
             self.damaged += last - first + 1
             self._lose(first, last)
-        self._state.lost.sort()
 
 
 _SUFFIX = ".log"
@@ -406,7 +459,7 @@ def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
     while at + _HEAD.size <= len(content):
         length, crc, kind = _HEAD.unpack_from(content, at)
         payload = content[at + _HEAD.size : at + _HEAD.size + length]
-        if len(payload) < length or kind > _NOTES or zlib.crc32(bytes([kind]) + payload) != crc:
+        if len(payload) < length or kind > _GIVEN_UP or zlib.crc32(bytes([kind]) + payload) != crc:
             return
         yield kind, payload
         at += _HEAD.size + length

@@ -33,7 +33,8 @@ class SystemClock:
 
 
 class Watch:
-    """Over one clock. `last_signed_at`: of the last message, from the buffer. `bound_ms`: offset that is told."""
+    """Over one clock. `last_signed_at`: of the last message, from the buffer. `bound_ms`: offset that is told.
+    `last`: the time of the last stamp, above which the next one lies."""
 
     def __init__(self, clock: Clock, last_signed_at: int, bound_ms: int) -> None:
         self.clock = clock
@@ -41,13 +42,13 @@ class Watch:
         self.offset_ms: int | None = None
         self.uncertainty_ms = 0
         self.steps = 0
-        self._last = last_signed_at
+        self.last = last_signed_at
         self._utc, self._monotonic = clock.utc_ms(), clock.monotonic_ms()
 
     def stamp(self) -> int:
         """When a message is signed, ms since the epoch: now, and above the last stamp also after a step backwards."""
-        self._last = max(self._last + 1, self.clock.utc_ms())
-        return self._last
+        self.last = max(self.last + 1, self.clock.utc_ms())
+        return self.last
 
     def look(self) -> int:
         """How far the clock was set since the last look, ms; 0 when it was not (less than half a second is drift)."""

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from coflex.adapters.field.author import Acknowledged, Tell
+from coflex.adapters.field.author import Acknowledged, Tell, is_number
 from coflex.adapters.field.buffer import NoRoom, sequence_of
 from coflex.adapters.field.clock import Clock
 from coflex.adapters.field.link import Station
@@ -145,7 +145,8 @@ class HttpLink:
 def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Acknowledged]:
     """What an answer to a batch says to each of its points. Raises ValueError when it is none.
 
-    Without `through` the highest number of a point in the batch is taken: all of the batch was judged.
+    Without `through` the highest number of a point in the batch is taken: all of the batch was judged. A point that is
+    not in it is one of which the platform took none as the device's.
     """
     if not isinstance(told, dict) or not isinstance(told.get("refused", []), list):
         raise ValueError("no object with refused")
@@ -153,9 +154,11 @@ def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Ac
     for raw in batch:
         point = int(HEADER.unpack_from(raw)[3])
         through[point] = max(through.get(point, 0), sequence_of(raw))
-    for point, number in (told.get("through") or {}).items():
-        if int(point) in through and isinstance(number, int):
-            through[int(point)] = number
+    known = told.get("through")
+    if known is not None:
+        if not isinstance(known, dict) or not all(map(is_number, known.values())):
+            raise ValueError("no numbers of messages")
+        through = {point: known.get(str(point), 0) for point in through}
     refused: dict[int, list[tuple[int, str]]] = {}
     for one in told.get("refused", []):
         place, code = one.get("place"), str(one.get("code"))
@@ -176,7 +179,9 @@ def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Ac
             tuple(refused.get(point, ())),
             at,
             tuple(gaps.get(point, ())),
-            None if everything is None else tuple((int(a), int(b)) for a, b in everything.get(str(point), ())),
+            None
+            if everything is None or not number
+            else tuple((int(a), int(b)) for a, b in everything.get(str(point), ())),
         )
         for point, number in through.items()
     }

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from coflex.adapters.field.author import Acknowledged, Courier, Tell
+from coflex.adapters.field.author import Acknowledged, Courier, Tell, is_number
 from coflex.adapters.field.buffer import NoRoom
 from coflex.adapters.field.clock import Clock
 from coflex.domain.errors import CoflexError
@@ -323,7 +323,7 @@ def read_answer(payload: bytes) -> Acknowledged:
     on anything else.
     """
     told = json.loads(payload)
-    if not isinstance(told, dict) or not isinstance(told.get("through"), int) or told["through"] < 0:
+    if not isinstance(told, dict) or not is_number(told.get("through")):
         raise ValueError("no acknowledgement")
     refused = []
     for one in told.get("refused") or ():

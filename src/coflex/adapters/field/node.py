@@ -16,7 +16,7 @@ from coflex.activation.droop import Droop, droop_power
 from coflex.adapters.field.author import Author, Tell
 from coflex.adapters.field.buffer import NoRoom
 from coflex.adapters.field.sampling import Sampler
-from coflex.adapters.field.setpoints import Answer, Owner, Pinned, Reason, SetPoints, signed_by
+from coflex.adapters.field.setpoints import UNANSWERED, Answer, Owner, Pinned, SetPoints, signed_by
 from coflex.evidence.message import (
     Acknowledgement,
     Hop,
@@ -91,6 +91,7 @@ class Node:
         self._cut: tuple[int | None, float] | None = None
         self._ems: dict[int, Verdict] = {}
         self._was_off = False
+        author.set_back = self._set_back
         self._before_start()
 
     def _before_start(self) -> None:
@@ -155,16 +156,32 @@ class Node:
             self.tell("clock_off" if off else "clock_good", told + ending)
             self._was_off = off
 
+    def _set_back(self, first: int) -> None:
+        """Messages from a number on were signed by a clock that was ahead, and are no more."""
+        now = self.watch.clock.utc_ms()
+        for sampler in self.samplers:
+            sampler.set_back(now)
+        self._keep_counters()
+        ranges = [(begin, end) for begin, end in self.outbox.notes.get("doubtful", []) if end is None or begin < first]
+        self._note(
+            doubtful=[[min(begin, first), None if end is None else min(end, first - 1)] for begin, end in ranges]
+        )
+
     # ------------------------------------------------------------ set points
 
     def order(self, raw: bytes) -> Answer:
-        """A message on the channel of set points: judge it, keep it if it is taken, and acknowledge.
+        """A message on the channel of set points: judge it, keep it if it is taken, and acknowledge. What is not
+        signed by the platform for this point is counted and told here, and never answered.
 
         Raises NoRoom when it cannot be kept: then nothing is acknowledged.
         """
         answer = self.set_points.judge(raw, self.watch.clock.utc_ms())
-        if answer.reason not in (Reason.BAD_FORMAT, Reason.WRONG_SIGNATURE, Reason.WRONG_POINT, Reason.OLDER):
-            self.outbox.note(set_points=self.set_points.to_keep())
+        if answer.reason in UNANSWERED:
+            self.tell("set_point_left_out", f"A message on the channel of set points is left out: {answer.reason}.")
+            return answer
+        kept = self.set_points.to_keep()
+        if kept != self.outbox.notes.get("set_points"):
+            self.outbox.note(set_points=kept)
         verdict = Verdict.TAKEN if answer.reason is None else Verdict.REFUSED
         if verdict is Verdict.REFUSED and not answer.again:
             self.tell("set_point_refused", f"Set point {answer.sequence} is refused: {answer.reason}.")

@@ -3,7 +3,8 @@
 A value is the mean of the samples inside its interval; an interval without one is missing. A message holds the
 intervals of one window (15 of 4 s in a minute), from the first that was looked at. Where nobody looked (the device was
 off, or the clock jumped ahead) no message is made. An interval is delivered once: samples that fall into one that was
-delivered already, because the clock was set back, are counted and dropped.
+delivered already, because the clock was set back, are counted and dropped; unless the platform refused what was
+delivered ahead of time (`set_back`).
 """
 
 from __future__ import annotations
@@ -96,6 +97,13 @@ class Sampler:
         for start in [start for start in self._cells if start + self.step_ms > now_ms]:
             del self._cells[start]
         return [self._close(one) for one in sorted({start - start % self.window_ms for start in self._cells})]
+
+    def set_back(self, now_ms: int) -> None:
+        """The clock was ahead, and nothing that was measured then was taken: measure from now on."""
+        start = now_ms - now_ms % self.step_ms
+        self.delivered = min(self.delivered, start)
+        self._cells = {at: cell for at, cell in self._cells.items() if at <= start}
+        self.readings = {at: value for at, value in self.readings.items() if at <= start}
 
     def _close(self, window: int) -> Measurement:
         starts = sorted(start for start in self._cells if window <= start < window + self.window_ms)

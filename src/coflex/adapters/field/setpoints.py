@@ -3,7 +3,7 @@
 The platform's key is pinned. A set point is taken when it is signed with that key, newer than every one before it, for
 this point, not over, and allowed by the owner at least for a while. The newest that covers an instant is in force. One
 that stops its order ends the order's earlier ones where it starts, and holds its own power when it has a length. After
-the last end the unit follows its own plan.
+the last end the unit follows its own plan. One that comes again is given the same word again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,21 +20,29 @@ from coflex.evidence.keys import verify
 from coflex.evidence.message import Kind, Malformed, Message, SetPoint, decode, decode_set_point
 
 MOST_HELD = 500
+# The last that were judged, whose word is known beside those that are held.
+_MOST_JUDGED = 50
 _LOOK_MS = 60_000
 _DAY_MS = 86_400_000
 
 
 class Reason(StrEnum):
-    """Why a set point is refused."""
+    """Why a set point is refused. `older`: it came for the first time after a newer one. `number_used`: its number was
+    judged before for other bytes, or is so old that it may have been."""
 
     BAD_FORMAT = "bad_format"
     WRONG_SIGNATURE = "wrong_signature"
     WRONG_POINT = "wrong_point"
     OLDER = "older"
+    NUMBER_USED = "number_used"
     EXPIRED = "expired"
     TOO_FAR_AHEAD = "too_far_ahead"
     NOT_AVAILABLE = "not_available"
     TOO_MANY = "too_many"
+
+
+# What nobody has to be told: anybody can write on the channel, and no set point of the platform is judged by it.
+UNANSWERED = frozenset({Reason.BAD_FORMAT, Reason.WRONG_SIGNATURE, Reason.WRONG_POINT, Reason.NUMBER_USED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +113,11 @@ class SetPoints:
     def __init__(self, point: int, platform: Pinned, owner: Owner, kept: Mapping[str, Any]) -> None:
         self.point, self.platform, self.owner = point, platform, owner
         self.last = int(kept.get("last", 0))
-        self._last_raw = bytes.fromhex(kept.get("last_raw", ""))
-        self._last_reason = Reason(kept["last_reason"]) if kept.get("last_reason") else None
+        self._judged: dict[int, tuple[str, Reason | None]] = {
+            int(sequence): (digest, Reason(reason) if reason else None)
+            for sequence, (digest, reason) in kept.get("judged", {}).items()
+        }
+        self._forgotten = int(kept.get("forgotten", self.last))  # up to here one may have been judged
         self.started: set[int] = set(kept.get("started", ()))
         self.held: dict[int, SetPoint] = {
             int(sequence): decode_set_point(bytes.fromhex(body)) for sequence, body in kept.get("held", {}).items()
@@ -115,8 +127,8 @@ class SetPoints:
         """As JSON, for the next start."""
         return {
             "last": self.last,
-            "last_raw": self._last_raw.hex(),
-            "last_reason": self._last_reason,
+            "judged": {str(sequence): list(one) for sequence, one in self._judged.items()},
+            "forgotten": self._forgotten,
             "started": sorted(self.started),
             "held": {str(sequence): one.encode().hex() for sequence, one in self.held.items()},
         }
@@ -129,8 +141,6 @@ class SetPoints:
             return Answer(0, Reason.BAD_FORMAT)
         if not signed_by(self.platform, message):
             return Answer(message.sequence, Reason.WRONG_SIGNATURE)
-        if raw == self._last_raw:
-            return Answer(message.sequence, self._last_reason, again=True)
         try:
             one = decode_set_point(message.body)
         except Malformed:
@@ -138,12 +148,26 @@ class SetPoints:
         if one.point != self.point:
             return Answer(message.sequence, Reason.WRONG_POINT)
         if message.sequence <= self.last:
-            return Answer(message.sequence, Reason.OLDER)
-        self.last, self._last_raw = message.sequence, raw
-        self._last_reason = self._refusal(one, now_ms)
-        if self._last_reason is None:
+            return self._before(message.sequence, _digest(raw), one)
+        reason = self._refusal(one, now_ms)
+        self.last = message.sequence
+        self._judged[message.sequence] = _digest(raw), reason
+        if len(self._judged) > _MOST_JUDGED:
+            self._forgotten = next(iter(self._judged))
+            del self._judged[self._forgotten]
+        if reason is None:
             self.held[message.sequence] = one
-        return Answer(message.sequence, self._last_reason, set_point=one)
+        return Answer(message.sequence, reason, set_point=one)
+
+    def _before(self, sequence: int, digest: str, one: SetPoint) -> Answer:
+        """One that is not newer than the last: as it was judged, or refused where it never was."""
+        if self.held.get(sequence) == one:
+            return Answer(sequence, again=True)
+        if sequence in self._judged and sequence not in self.held:
+            known, reason = self._judged[sequence]
+            return Answer(sequence, reason, again=True) if known == digest else Answer(sequence, Reason.NUMBER_USED)
+        used = sequence in self.held or sequence <= self._forgotten
+        return Answer(sequence, Reason.NUMBER_USED if used else Reason.OLDER)
 
     def _refusal(self, one: SetPoint, now_ms: int) -> Reason | None:
         if one.stops:
@@ -196,6 +220,10 @@ class SetPoints:
         """The next instant at which another one may be in force, ms since the epoch."""
         edges = (edge for one in self.held.values() for edge in (one.starts, one.ends) if edge > at_ms)
         return min(edges, default=None)
+
+
+def _digest(raw: bytes) -> str:
+    return sha256(raw).hexdigest()[:16]
 
 
 def signed_by(platform: Pinned, message: Message) -> bool:

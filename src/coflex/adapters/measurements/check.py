@@ -1,10 +1,12 @@
 """From bytes to what admission decides on: framing, the registered key, the signature, the values' range.
 
-All of it concerns a message alone, so any number of threads may do it; libsodium lets go of the interpreter's lock.
+All of it concerns a message alone, so any number of threads may do it. Signatures are most of the work; they are
+asked for many at once, so that others may check them (verifying.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from math import nan
 from struct import Struct
@@ -14,6 +16,8 @@ from coflex.evidence import keys, message
 from coflex.evidence.message import HEADER, Kind, Malformed
 from coflex.metering.admission import Candidate, Signers
 
+# Public keys, and the message that each is to have signed: whether it did.
+Verify = Callable[[Sequence[bytes], Sequence[bytes]], Sequence[bool]]
 _POINTS = frozenset({Kind.MEASUREMENT, Kind.ACKNOWLEDGEMENT})
 _HEAD_BYTES = HEADER.size + message.MEASUREMENT.size
 _VALUES: dict[tuple[int, int], Struct] = {}
@@ -36,29 +40,67 @@ class Checked(NamedTuple):
     value: float = nan
 
 
-def check(batch: bytes, signers: Signers) -> list[Checked]:
-    """All messages of a batch in their order; what follows the last whole one is one more, refused."""
-    raws, end = message.split(batch)
-    checked = [one(raw, signers) for raw in raws]
-    if end < len(batch) or not batch:
-        checked.append(Checked(batch[end:], "bad_format"))
-    return checked
+def here(publics: Sequence[bytes], raws: Sequence[bytes]) -> list[bool]:
+    """Whether each message carries the signature of the key at its place; checked one by one on this thread."""
+    return [
+        keys.verify(public, message.signed_part(raw), raw[-message.SIGNATURE_BYTES :])
+        for public, raw in zip(publics, raws, strict=True)
+    ]
+
+
+def check(batches: Iterable[bytes], signers: Signers, verify: Verify = here) -> list[list[Checked]]:
+    """All messages of each batch in their order; what follows the last whole one is one more, refused.
+
+    Signatures of all batches are asked for at once.
+    """
+    claims: list[_Claim] = []
+    bounds, rests = [], []
+    for batch in batches:
+        raws, end = message.split(batch)
+        begin = len(claims)
+        claims += [_claim(raw, signers) for raw in raws]
+        bounds.append((begin, len(claims)))
+        rests.append([Checked(batch[end:], "bad_format")] if end < len(batch) or not batch else [])
+    asked = [claim for claim in claims if not claim.code]
+    verdicts = iter(verify([claim.public for claim in asked], [claim.raw for claim in asked]) if asked else ())
+    checked = [_judged(claim, not claim.code and next(verdicts)) for claim in claims]
+    return [checked[begin:end] + rest for (begin, end), rest in zip(bounds, rests, strict=True)]
 
 
 def one(raw: bytes, signers: Signers) -> Checked:
     """One whole message, as `message.split` gives it."""
+    claim = _claim(raw, signers)
+    return _judged(claim, not claim.code and here([claim.public], [raw])[0])
+
+
+class _Claim(NamedTuple):
+    """Whose message it says it is. `code`: why it is refused already; else `row` and key of the signer it names."""
+
+    raw: bytes
+    code: str
+    signer: int
+    sequence: int
+    row: int = 0
+    public: bytes = b""
+
+
+def _claim(raw: bytes, signers: Signers) -> _Claim:
     form, kind, _, signer, sequence, signed_at = HEADER.unpack_from(raw)
     if form != message.FORMAT or not 1 <= kind <= 4 or not 0 < sequence < 1 << 63:
-        return Checked(raw, "bad_format", signer, sequence)
+        return _Claim(raw, "bad_format", signer, sequence)
     row = signers.row(signer, kind not in _POINTS)
     if row is None:
-        return Checked(raw, "unknown_point", signer, sequence)
-    key = signers.key(row, signed_at)
-    if key is None:
-        return Checked(raw, "not_active", signer, sequence)
-    if not keys.verify(key, message.signed_part(raw), raw[-message.SIGNATURE_BYTES :]):
-        return Checked(raw, "wrong_signature", signer, sequence)
-    return read(raw, row)
+        return _Claim(raw, "unknown_point", signer, sequence)
+    public = signers.key(row, signed_at)
+    if public is None:
+        return _Claim(raw, "not_active", signer, sequence)
+    return _Claim(raw, "", signer, sequence, row, public)
+
+
+def _judged(claim: _Claim, authentic: bool) -> Checked:
+    if authentic:
+        return read(claim.raw, claim.row)
+    return Checked(claim.raw, claim.code or "wrong_signature", claim.signer, claim.sequence)
 
 
 def read(raw: bytes, row: int) -> Checked:
@@ -108,7 +150,8 @@ def _other(kind: int, raw: bytes) -> str:
         if kind == Kind.SET_POINT:
             message.decode_set_point(body)
         elif kind == Kind.ACKNOWLEDGEMENT:
-            message.decode_acknowledgement(body)
+            if not 0 < message.decode_acknowledgement(body).of_sequence < 1 << 63:
+                return "bad_format"  # of no set point: none has such a sequence
         else:
             message.decode_document(body)
     except Malformed as fault:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from coflex.adapters.measurements.files import put
-from coflex.adapters.measurements.log import Log
+from coflex.adapters.measurements.log import COSIGNED, Log
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
 from coflex.evidence.checkpoint import NoteKey, parse_note, with_lines
 from coflex.evidence.witness import talk
@@ -22,7 +22,6 @@ from coflex.evidence.witness import talk
 if TYPE_CHECKING:
     import httpx
 
-COSIGNED = "cosigned"
 EVERY_S, PATIENCE_S = 10.0, 10.0
 
 

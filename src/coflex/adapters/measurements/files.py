@@ -9,29 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coflex.domain.errors import CoflexError
+from coflex.locks import try_lock
 
 # The data and the file's size; not the time of change, which nobody reads here.
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: int) -> bool:
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 class InUse(CoflexError):
@@ -45,7 +26,7 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        if not _try_lock(self._file):
+        if not try_lock(self._file):
             os.close(self._file)
             raise InUse(
                 f"Another ingest writes to {folder}.", "Stop it, or give this one a folder of its own with --data."

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from coflex.adapters.measurements.check import Checked, check, read
+from coflex.adapters.measurements.check import Checked, Verify, check, here, read
 from coflex.adapters.measurements.live import Live
 from coflex.adapters.measurements.log import Columns, Log, LogBroken
 from coflex.adapters.measurements.segment import Segment
@@ -27,6 +27,7 @@ from coflex.evidence.message import HEADER, Kind
 from coflex.metering.admission import (
     CLOCK_OFF,
     MEASUREMENT,
+    NOT_ASKED,
     Admission,
     Answer,
     Candidate,
@@ -41,6 +42,8 @@ from coflex.metering.admission import (
 LATE = 6 * 3_600_000
 MOST_WAITING = 64 << 20
 MOST_A_COMMIT = 20_000
+# What the writer may spend in one commit on looking old messages up.
+MOST_LOOKING_S = 0.05
 CHECKERS = max(2, os.cpu_count() or 1)
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -93,15 +96,18 @@ class Intake:
         signers: Signers,
         clock: Callable[[], int],
         failed: Callable[[BaseException], None] = lambda fault: None,
+        verify: Verify = here,
     ) -> None:
         self.log, self.tables, self.signers = log, tables, signers
         self.live, self.counts, self.alarm = Live(signers), Counts(), ""
-        self._clock, self._failed = clock, failed
+        self._clock, self._failed, self._verify = clock, failed, verify
         self._admission = Admission(signers, self._known)
         self.committed: Callable[[Committed], None] = _nobody
         """Told of each commit, on the writer's thread."""
         self._new: list[Checked] = []
         """What the commit under way adds."""
+        self._looking_s = MOST_LOOKING_S
+        """What is left of it in the commit under way."""
         log.recover(self._admission.restore, self._replay)
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
@@ -109,6 +115,8 @@ class Intake:
         self._wake = threading.Condition()
         self._checkers = ThreadPoolExecutor(CHECKERS, "check")
         self._keeper = ThreadPoolExecutor(1, "keep")
+        self._left: deque[Segment] = deque()
+        """Ended segments that have no table or arrays yet, oldest first."""
         self._keep_old()
         self._writer = threading.Thread(target=self._write, name="write", daemon=True)
         self._writer.start()
@@ -161,7 +169,7 @@ class Intake:
     # ---------------------------------------------------------------- the writer
 
     def _check(self, parts: Sequence[Part]) -> list[list[Checked]]:
-        return [check(part.payload, self.signers) for part in parts]
+        return check((part.payload for part in parts), self.signers, self._verify)
 
     def _write(self) -> None:
         while True:
@@ -172,15 +180,14 @@ class Intake:
                     return
             taken: list[tuple[_Waiting, list[list[Checked]]]] = []
             try:
-                taken = self._taken()
+                self._take(taken)
                 self._commit(taken)
             except BaseException as fault:
                 self._break(taken, fault)
                 return
 
-    def _taken(self) -> list[tuple[_Waiting, list[list[Checked]]]]:
-        """The next batch when it is checked, and those behind it that are checked by then."""
-        taken: list[tuple[_Waiting, list[list[Checked]]]] = []
+    def _take(self, taken: list[tuple[_Waiting, list[list[Checked]]]]) -> None:
+        """Add the next batch when it is checked, and those behind it that are checked by then."""
         many = 0
         while self._queue and many < MOST_A_COMMIT:
             head = self._queue[0]
@@ -190,10 +197,10 @@ class Intake:
             many += sum(map(len, checked))
             taken.append((head, checked))
             self._queue.popleft()
-        return taken
 
     def _commit(self, taken: list[tuple[_Waiting, list[list[Checked]]]]) -> None:
         new = self._new = []
+        self._looking_s = MOST_LOOKING_S
         told = []
         for waiting, checked in taken:
             outcomes = []
@@ -300,31 +307,41 @@ class Intake:
         self._keeper.submit(self._keep, ended, state | tree)
 
     def _keep(self, ended: Segment, state: Columns) -> None:
+        """Whatever failed before comes first: below a kept state all is sealed."""
+        self._left.append(ended)
         try:
-            self.tables.write(ended)
+            while self._left:
+                self.tables.write(self._left[0])
+                self._left[0].seal()
+                self._left.popleft()
             self.log.keep(ended, state)
-        except BaseException as fault:  # the rows stay readable from the log; the next start tries again
+        except BaseException as fault:  # the rows stay readable from the log; the next segment or start tries again
             self._failed(fault)
 
     def _keep_old(self) -> None:
         """Finish what a kill left of ended segments: first their tables, then all of them by one kept state."""
         for segment in self.tables.missing():
             self.tables.write(segment)
-        left = self.log.unsealed()
-        for segment in left:
+        for segment in self.log.unsealed():
             segment.seal()
 
     # ---------------------------------------------------------------- what was there before
 
     def _known(self, row: int, sequence: int) -> int | None:
-        """The digest of a signer's message in the log."""
-        number, party = self.signers.numbers[row], bool(self.signers.parties[row])
-        leaf = self.log.find(number, sequence, party)
-        if leaf is None:
-            mine = (one.candidate for one in self._new if one.candidate is not None)
-            return next((one.digest for one in mine if (one.row, one.sequence) == (row, sequence)), None)
-        found = self.log.hashes(0, leaf, 1)
-        return int.from_bytes(found[0][:8], "little")
+        """The digest of a signer's message in the log. Whoever sends old ones again holds up nobody: when the time of a
+        commit is spent, others are asked to come again; what all of it does not find is too far back to be found."""
+        number, party, began = self.signers.numbers[row], bool(self.signers.parties[row]), perf_counter()
+        try:
+            leaf = self.log.find(number, sequence, party, began + self._looking_s)
+        except TimeoutError:
+            return None if self._looking_s == MOST_LOOKING_S else NOT_ASKED
+        else:
+            if leaf is None:
+                mine = (one.candidate for one in self._new if one.candidate is not None)
+                return next((one.digest for one in mine if (one.row, one.sequence) == (row, sequence)), None)
+            return int.from_bytes(self.log.hashes(0, leaf, 1)[0][:8], "little")
+        finally:
+            self._looking_s -= perf_counter() - began
 
     def _replay(self, raws: Sequence[bytes], at: int) -> None:
         for raw in raws:

@@ -9,6 +9,7 @@ off, the tree is computed anew and must have the root of every checkpoint on the
     tree/1, tree/2, ...         roots of full subtrees of 256, 65 536, ... leaves, 32 bytes each; made anew if lost
     state/N.npz                 what admission knew at size N, where a segment begins, and the tree's right edge
     checkpoint                  the last note, for whoever looks into the folder; it may be a moment behind
+    cosigned                    the newest one that all witnesses cosigned, see cosigning.py
     log.key                     the log's secret key, readable by its owner alone
 """
 
@@ -19,20 +20,25 @@ import secrets
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from math import inf
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coflex.adapters.measurements.files import Lock, put, sweep
+from coflex.adapters.measurements.files import Lock, put, sweep, sync_folder
 from coflex.adapters.measurements.segment import Segment, commits, key_of
 from coflex.domain.errors import CoflexError, Refused
 from coflex.evidence.checkpoint import Checkpoint, NoteKey, NoteSigner, parse_note, sign_note, verify_note
-from coflex.evidence.merkle import HASH_BYTES, CompactRange, consistency_proof, inclusion_proof, leaf_hash
+from coflex.evidence.merkle import HASH_BYTES, TILE_WIDTH, CompactRange, consistency_proof, inclusion_proof, leaf_hash
 
 SEGMENT_BYTES = 64 << 20
 KEPT_STATES = 2
+CHECKPOINT, COSIGNED = "checkpoint", "cosigned"
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -87,18 +93,15 @@ class Log:
         the messages of each commit after it and its time in ms. Raises LogBroken."""
         firsts = sorted(int(path.stem) for path in (self.folder / "raw").glob("*.log"))
         size = self._kept(firsts, restore)
+        old = [first for first in firsts if first < size]
+        if lost := min([*old, size]):
+            raise LogBroken(f"Leaves 0 to {lost} of the log are gone.", "Bring the log back.")
+        for first, end in pairwise([*old, size]):
+            self._add(self._old(first, end))
         self._open_tiers()
-        for first in firsts:
-            if first < size:
-                segment = Segment(self.folder / "raw", first)
-                if not segment.is_sealed():
-                    raise LogBroken(f"The arrays beside {segment.path} are missing.", "Bring them back from a copy.")
-                segment = Segment.sealed(self.folder / "raw", first)
-            else:
-                segment = self._read(first, first == firsts[-1], replay)
-            self._segments.append(segment)
-            self._firsts.append(first)
-        if not firsts or self._segments[-1].first < size:
+        for first in firsts[len(old) :]:
+            self._add(self._read(first, first == firsts[-1], replay))
+        if len(old) == len(firsts):
             self._begin()
         self._compare()
         self.torn = self._segments[-1].cut()
@@ -112,7 +115,7 @@ class Log:
                     held = {name: columns[name] for name in columns.files}
                 edge, note = held.pop("edge").tobytes(), held.pop("note").tobytes().decode()
                 tree = CompactRange.load(edge)
-            except (OSError, ValueError, KeyError):
+            except Exception:  # damaged bytes of a compressed file fail in many ways
                 continue
             if tree.size != size or not (size in firsts or all(first < size for first in firsts)):
                 continue
@@ -121,6 +124,29 @@ class Log:
             restore(held)
             return size
         return 0
+
+    def _add(self, segment: Segment) -> None:
+        with self._guard:
+            self._segments.append(segment)
+            self._firsts.append(segment.first)
+
+    def _old(self, first: int, end: int) -> Segment:
+        """A segment below the kept state, with leaves up to `end`; its arrays are made anew where they are missing."""
+        segment = Segment(self.folder / "raw", first)
+        if segment.is_sealed():
+            segment = Segment.sealed(self.folder / "raw", first)
+        else:
+            segment = Segment.resume(self.folder / "raw", first)
+            for one in commits(segment.path.read_bytes()):
+                segment.know(one.messages, one.offsets, one.end)
+            if first + len(segment) == end:
+                segment.seal()
+        if first + len(segment) != end:
+            raise LogBroken(
+                f"{segment.path} has {len(segment)} of the {end - first} leaves up to the next segment.",
+                "Bring the log back from a copy.",
+            )
+        return segment
 
     def _read(self, first: int, last: bool, replay: Callable[[Sequence[bytes], int], None]) -> Segment:
         segment = Segment.resume(self.folder / "raw", first)
@@ -165,19 +191,32 @@ class Log:
             raise LogBroken(f"The checkpoint of {path} is not of this log.", "Bring log and key back together.")
 
     def _compare(self) -> None:
-        """With the last checkpoint that was written beside the log: it may be older, never newer."""
+        """With the checkpoints written beside the log: they may be older, never newer, nor of another tree."""
         if not self.note:
             self._sign(self._tree)
         self._check_note(self.note, self.folder)
+        for name in (CHECKPOINT, COSIGNED):
+            try:
+                told = parse_note((self.folder / name).read_bytes()).checkpoint
+            except (OSError, Refused):  # the first is not synced: a power cut may have left none, or half of one
+                continue
+            if told.size > self.size:
+                raise LogBroken(
+                    f"The log ends at size {self.size}, and a checkpoint of size {told.size} was acknowledged.",
+                    "Bring the log back from a copy; what is missing was certified.",
+                )
+            if told.root != self._root(told.size):
+                raise LogBroken(
+                    f"The log does not have the root of {self.folder / name} at size {told.size}: it is another one.",
+                    "Bring the log back from a copy, and compare checkpoints with a witness.",
+                )
+
+    def _root(self, size: int) -> bytes:
+        """Of the tree of the first leaves; empty where the stored hashes are not whole."""
         try:
-            size = parse_note((self.folder / "checkpoint").read_bytes()).checkpoint.size
-        except (OSError, Refused):  # it is not synced: a power cut may have left none, or half of one
-            size = 0
-        if size > self.size:
-            raise LogBroken(
-                f"The log ends at size {self.size}, and a checkpoint of size {size} was acknowledged.",
-                "Bring the log back from a copy; what is missing was certified.",
-            )
+            return CompactRange.read(self.hashes, size).root()
+        except ValueError:
+            return b""
 
     # ---------------------------------------------------------------- writing
 
@@ -218,6 +257,7 @@ class Log:
         for number in range(1, len(self._tiers) + 1):
             with self._tier(number).open("rb") as file:
                 os.fsync(file.fileno())
+        sync_folder(self.folder / "tree")
         folder = self.folder / "state"
         put(folder / f"{ended.first + len(ended):020d}.npz", lambda file: np.savez(file, **state))  # type: ignore[arg-type]
         for old in sorted(folder.glob("*.npz"))[:-KEPT_STATES]:
@@ -239,19 +279,16 @@ class Log:
         self._lock.release()
 
     def _begin(self) -> None:
-        segment = Segment.create(self.folder / "raw", self.size)
-        with self._guard:
-            self._segments.append(segment)
-            self._firsts.append(segment.first)
+        self._add(Segment.create(self.folder / "raw", self.size))
 
     def _sign(self, tree: CompactRange) -> None:
         self.note = sign_note(Checkpoint(self.origin, tree.size, tree.root()), self.signer)
 
     def _tell(self, note: str) -> None:
         """Beside the log, not synced: by then the log itself is."""
-        beside = self.folder / "checkpoint.part"
+        beside = self.folder / f"{CHECKPOINT}.part"
         beside.write_text(note, encoding="utf-8")
-        os.replace(beside, self.folder / "checkpoint")
+        os.replace(beside, self.folder / CHECKPOINT)
 
     # ---------------------------------------------------------------- the tree's hashes
 
@@ -259,16 +296,23 @@ class Log:
         return self.folder / "tree" / str(number)
 
     def _open_tiers(self) -> None:
-        """Keep of the stored hashes what is certain at this size; the rest is computed anew on the way."""
+        """Keep of the stored hashes what is certain at this size; what is missing of it is computed anew."""
         number = 1
         while self._tier(number).exists() or self.size >> 8 * number:
-            certain = (self.size >> 8 * number) * HASH_BYTES
-            path = self._tier(number)
-            if not path.exists() or path.stat().st_size < certain:
-                raise LogBroken(f"{path} is shorter than the log.", "Bring it back from a copy.")
-            self._tiers.append(os.open(path, os.O_RDWR))
-            os.ftruncate(self._tiers[-1], certain)
+            certain = self.size >> 8 * number
+            self._tiers.append(os.open(self._tier(number), os.O_RDWR | os.O_CREAT, 0o644))
+            there = min(os.fstat(self._tiers[-1]).st_size // HASH_BYTES, certain)
+            os.ftruncate(self._tiers[-1], there * HASH_BYTES)
+            for at in range(there, certain):
+                tree = CompactRange()
+                tree.append_many(self.hashes(number - 1, at * TILE_WIDTH, TILE_WIDTH))
+                os.pwrite(self._tiers[-1], tree.root(), at * HASH_BYTES)
             number += 1
+        if self._root(self.size) != self._tree.root():
+            raise LogBroken(
+                f"The hashes in {self.folder / 'tree'} or the segments are not those of the kept state.",
+                "Move that folder away: it is made anew; if that does not help, bring the log back from a copy.",
+            )
 
     def _store(self, tiers: Sequence[Sequence[bytes]]) -> None:
         for place, nodes in enumerate(tiers):
@@ -298,11 +342,14 @@ class Log:
             told += segment.read(first + len(told) - segment.first, count - len(told))
         return told
 
-    def find(self, signer: int, sequence: int, party: bool = False) -> int | None:
-        """The number of a signer's message, None where it is not in the log."""
+    def find(self, signer: int, sequence: int, party: bool = False, until: float = inf) -> int | None:
+        """The number of a signer's message, None where it is not in the log. The newest segments are asked first;
+        raises TimeoutError when `until` (as `perf_counter` tells) comes before it is found."""
         with self._guard:
             segments = self._segments[::-1]
         for segment in segments:
+            if perf_counter() > until:
+                raise TimeoutError
             leaf = segment.find(key_of(signer, party), sequence)
             if leaf is not None:
                 return segment.first + leaf
@@ -327,10 +374,14 @@ def _signer(path: Path, origin: str) -> NoteSigner:
     if not path.exists():
         made = NoteSigner(origin, secrets.token_bytes(32))
         put(path, lambda file: _write(file, made.secret.encode() + b"\n"), 0o600)
-        put(path.with_suffix(".pub"), lambda file: _write(file, f"{made.key}\n".encode()))
+        with suppress(PermissionError):  # the name of a new folder; it may stand in one that is not to be read
+            sync_folder(path.parent.parent)
     held = NoteSigner.parse(path.read_text(encoding="utf-8").strip())
     if held.name != origin:
         raise LogBroken(f"This folder is of the log {held.name}, not of {origin}.", "Give the log's own --origin.")
+    public = path.with_suffix(".pub")
+    if not public.exists():
+        put(public, lambda file: _write(file, f"{held.key}\n".encode()))
     return held
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from struct import Struct
@@ -26,6 +27,7 @@ from coflex.evidence.message import HEADER
 
 COMMIT = Struct("<BBHIq")
 COMMIT_KIND = 0xC0
+_BLOCK = 1 << 14
 _KEYS = np.dtype([("key", "<u8"), ("sequence", "<u8"), ("leaf", "<u4")])
 
 
@@ -204,13 +206,18 @@ class Segment:
         keys, sequences = self._keys, self._sequences  # before the question: sealing empties them after it is true
         rows = self._sorted
         if rows is None:
-            last = _array(sequences)
-            there = np.flatnonzero((last == sequence) & (_array(keys)[: len(last)] == key))
-            return int(there[0]) if len(there) else None
-        low, high = (int(np.searchsorted(rows["key"], np.uint64(key), side)) for side in ("left", "right"))
-        place = low + np.searchsorted(rows["sequence"][low:high], np.uint64(sequence))
-        if place < high and rows["sequence"][place] == sequence:
-            return int(rows["leaf"][place])
+            # From the end on: what is asked for came a moment ago, as a rule.
+            for end in range(len(sequences), 0, -_BLOCK):
+                some = slice(max(0, end - _BLOCK), end)
+                there = np.flatnonzero((_array(sequences[some]) == sequence) & (_array(keys[some]) == key))
+                if len(there):
+                    return some.start + int(there[0])
+            return None
+        # Row by row: a search in one column of a file would read all of it.
+        view = rows.view(np.ndarray)
+        place = bisect_left(view, (key, sequence, 0), key=lambda row: row.item())
+        if place < len(view) and view[place].item()[:2] == (key, sequence):
+            return int(view[place]["leaf"])
         return None
 
     def of(self, keys: Sequence[int]) -> list[int]:

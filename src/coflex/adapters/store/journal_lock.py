@@ -11,28 +11,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from coflex.domain.errors import CoflexError
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: int) -> bool:
-        os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
+from coflex.locks import try_lock
 
 _LOCKED_BYTE = 1 << 30  # on Windows a locked byte cannot be read; the writer's process number stands before it
 PAUSE_S = 0.05
@@ -76,7 +55,7 @@ class FileLock:
     def _take(self) -> bool:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            if not _try_lock(file) or not self._is_there(file):
+            if not try_lock(file, _LOCKED_BYTE) or not self._is_there(file):
                 os.close(file)
                 return False
             with suppress(OSError):  # on a full disk the lock holds without the number

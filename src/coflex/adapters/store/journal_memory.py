@@ -9,7 +9,7 @@ from datetime import datetime
 
 from coflex.adapters.store.journal_rows import check
 from coflex.service.chain import FIRST
-from coflex.service.ports import Entry, FeedItem, Head, KeysTaken, Personal, Version
+from coflex.service.ports import Brief, Entry, FeedItem, Head, KeysTaken, Personal, Version
 from coflex.service.sequencer import key_digest
 
 
@@ -60,11 +60,11 @@ class MemoryJournal:
             then = [[version for version in versions if version.at <= at] for versions in of_kind]
         return [versions[-1] for versions in then if versions and versions[-1].body is not None]
 
-    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Entry]:
+    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Brief]:
         for entry in list(self._entries):
             command = entry.command
             if command.tenant == tenant and command.subject == subject and command.verb in verbs:
-                yield entry
+                yield Brief(entry.number, entry.at, command.verb, command.party, command.body, entry.reply)
 
     def recent_keys(self, limit: int) -> list[tuple[str, str, str]]:
         keyed = [scope for entry in list(self._entries) if (scope := _scope(entry)) is not None]

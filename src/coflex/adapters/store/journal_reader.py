@@ -20,7 +20,7 @@ from coflex.adapters.store.journal_writer import head_of
 from coflex.adapters.store.place import FAULTS, open_reading, place_of
 from coflex.adapters.store.tables import ENTRY, FEED, NOTE, PERSONAL, RECORD_VERSION
 from coflex.service.chain import instant, microseconds
-from coflex.service.ports import Change, Command, Entry, FeedItem, Head, Note, Personal, Version
+from coflex.service.ports import Brief, Change, Command, Entry, FeedItem, Head, Note, Personal, Version
 from coflex.service.sequencer import key_digest
 
 AT_ONCE = 5_000  # rows in one step of a long read
@@ -31,6 +31,7 @@ KEY_COLUMNS = [
     ENTRY.c[name]
     for name in ("tenant", "by_party", "key", "number", "status", "reply", "verb", "subject", "party", "body")
 ]
+BRIEF_COLUMNS = [ENTRY.c[name] for name in ("number", "at_us", "verb", "party", "body", "reply")]
 CHANGE_COLUMNS = [RECORD_VERSION.c[name] for name in ("number", "kind", "id", "body")]
 
 
@@ -57,14 +58,15 @@ class JournalReader:
         with self._reading() as connection:
             return _whole(connection, wanted)
 
-    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Entry]:
+    def of_subject(self, tenant: str, verbs: Sequence[str], subject: str) -> Iterator[Brief]:
         about = and_(ENTRY.c.tenant == tenant, ENTRY.c.subject == subject, ENTRY.c.verb.in_(verbs))
         after = 0
         while True:
-            wanted = select(ENTRY).where(about, ENTRY.c.number > after).order_by(ENTRY.c.number).limit(AT_ONCE)
-            with self._reading() as connection:
-                found = _whole(connection, wanted)
-            yield from found
+            wanted = select(*BRIEF_COLUMNS).where(about, ENTRY.c.number > after).order_by(ENTRY.c.number)
+            with _uncollected(), self._reading() as connection:
+                found = connection.execute(wanted.limit(AT_ONCE)).all()
+            for number, at_us, *said in found:
+                yield Brief(number, instant(at_us), *said)
             if len(found) < AT_ONCE:
                 return
             after = found[-1].number

@@ -194,7 +194,7 @@ class _Door(Proofs):
         super().__init__(room)
         self._senders = senders
         self._registry = CollectorRegistry()
-        self._registry.register(_Counts(room))
+        self._registry.register(IngestCounts(lambda: [room]))
 
     # ---------------------------------------------------------------- in
 
@@ -289,35 +289,54 @@ def _numbered(name: str, given: str) -> int:
     return int(given)
 
 
-class _Counts(Collector):
-    """The ingest's counts, read when somebody asks."""
+class IngestCounts(Collector):
+    """What is counted of each log, by tenant, read when somebody asks. `rooms`: those that are open then."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, rooms: Callable[[], Sequence[Room]]) -> None:
+        self._rooms = rooms
 
     def collect(self) -> Iterator[Metric]:
-        room, counts = self._room, self._room.counts
-        refused = CounterMetricFamily("coflex_ingest_refused", "Messages refused, by reason.", labels=["code"])
-        for code in REFUSALS:
-            refused.add_metric([code], counts.messages.get(code, 0))
+        rooms = self._rooms()
+        refused = CounterMetricFamily(
+            "coflex_ingest_refused", "Messages refused, by reason.", labels=["tenant", "code"]
+        )
+        for room in rooms:
+            for code in REFUSALS:
+                refused.add_metric([room.tenant, code], room.counts.messages.get(code, 0))
         yield refused
-        for name, what, value in (
-            ("accepted", "Messages taken, durable and under a checkpoint.", counts.messages.get("accepted", 0)),
-            ("readings", "Values in them.", counts.values),
-            ("gaps", "Gaps in sequences that were named.", counts.gaps),
-            ("commits", "Commits, each with one sync and one checkpoint.", counts.commits),
-        ):
-            yield CounterMetricFamily(f"coflex_ingest_{name}", what, value=value)
-        yield GaugeMetricFamily("coflex_ingest_log_size", "Leaves of the log.", value=room.size())
-        yield GaugeMetricFamily("coflex_ingest_waiting_bytes", "Bytes not durable yet.", value=room.waiting())
-        yield GaugeMetricFamily("coflex_ingest_alarm", "1 while nothing is taken.", value=bool(room.trouble()))
-        waits = HistogramMetricFamily("coflex_ingest_seconds", "From receipt of a message to its checkpoint.")
-        total, buckets = 0, []
-        for bound, many in zip([*map(str, room.buckets), "+Inf"], list(counts.waits), strict=True):
-            total += many
-            buckets.append((bound, total))
-        waits.add_metric([], buckets, counts.seconds)
+        of_room: tuple[tuple[type[Metric], str, str, Callable[[Room], float]], ...] = (
+            (CounterMetricFamily, "accepted", "Messages taken, durable and under a checkpoint.", _accepted),
+            (CounterMetricFamily, "readings", "Values in them.", lambda room: room.counts.values),
+            (CounterMetricFamily, "gaps", "Gaps in sequences that were named.", lambda room: room.counts.gaps),
+            (
+                CounterMetricFamily,
+                "commits",
+                "Commits, each a sync and a checkpoint.",
+                lambda room: room.counts.commits,
+            ),
+            (GaugeMetricFamily, "log_size", "Leaves of the log.", lambda room: room.size()),
+            (GaugeMetricFamily, "waiting_bytes", "Bytes not durable yet.", lambda room: room.waiting()),
+            (GaugeMetricFamily, "alarm", "1 while nothing is taken.", lambda room: bool(room.trouble())),
+        )
+        for kind, name, what, value in of_room:
+            family: Any = kind(f"coflex_ingest_{name}", what, labels=["tenant"])  # type: ignore[call-arg]
+            for room in rooms:
+                family.add_metric([room.tenant], value(room))
+            yield family
+        waits = HistogramMetricFamily(
+            "coflex_ingest_seconds", "From receipt of a message to its checkpoint.", labels=["tenant"]
+        )
+        for room in rooms:
+            total, buckets = 0, []
+            for bound, many in zip([*map(str, room.buckets), "+Inf"], list(room.counts.waits), strict=True):
+                total += many
+                buckets.append((bound, total))
+            waits.add_metric([room.tenant], buckets, room.counts.seconds)
         yield waits
+
+
+def _accepted(room: Room) -> float:
+    return room.counts.messages.get("accepted", 0)
 
 
 def of_file(rows: Sequence[Sequence[str]]) -> Senders:

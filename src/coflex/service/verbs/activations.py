@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from coflex.activation.profile import Profile, between, constant, exceeds, kw_at, kwh, minus, plus, profile
-from coflex.domain.activation import Acknowledgement, Hop, Notice, Verdict
+from coflex.domain.activation import Acknowledgement, Hop, Notice, Piece, Verdict
 from coflex.domain.clearing import Award
 from coflex.domain.errors import Conflict, Finding, Forbidden, Refused, refuse
 from coflex.domain.party import Role
@@ -190,13 +191,21 @@ def _begun(draft: Draft, order: ActivationOrder) -> ActivationOrder:
 
 
 def _due(state: State, context: Context, form: Nothing) -> Outcome:
-    """The provider's time is over: the platform splits, or calls the next of the list for what is missing."""
-    order = state.get(ActivationOrder, context.subject)
+    """The provider's time is over: the platform splits, or calls the next of the list for what is missing. What lies in
+    the past was told to no unit, as after a pause of the platform: it is ordered no more."""
+    before = order = state.get(ActivationOrder, context.subject)
     draft = Draft(state, context)
-    if not order.live(context.now):
+    if order.state is OrderState.ORDERED:
+        order = replace(again(order, context), profile=between(order.profile, context.now, None))
+        if order.profile:
+            order = laid(draft, replace(order, state=OrderState.SPLIT))
+            if order.profile != before.profile:
+                draft.tell("activation.changed", order.id, concerned(order), version=order.version)
+        else:
+            order = replace(order, state=OrderState.WITHDRAWN, due=None, reason="No unit was told of it in time.")
+            draft.tell("activation.withdrawn", order.id, concerned(order), reason=order.reason)
+    elif not order.live(context.now):
         order = replace(order, due=None)
-    elif order.state is OrderState.ORDERED:
-        order = laid(draft, replace(again(order, context), state=OrderState.SPLIT))
     else:
         lost = between(order.missing, context.now, None)
         order = lose(draft, replace(again(order, context), missing=(), due=None), lost, frozenset(), "failure")
@@ -306,13 +315,13 @@ def _limit(state: State, context: Context, form: Limit) -> Outcome:
         order = laid(draft, replace(before, state=OrderState.SPLIT))
     ends = before.ends if form.ends is None else utc(form.ends, "ends")
     told = draft.find(SetPointEntry, f"{order.id}.{form.unit}")
-    from_kw = max((piece.kw for piece in between(told.profile, context.now, ends)), default=0) if told else 0
+    pieces = _whole(told.profile if told is not None else (), context.now, ends)
+    from_kw = max((piece.kw for piece in pieces), default=0)
     taken = taken_off(draft, order, form.unit, context.now, ends, form.to_kw)
-    notice = Notice(
-        form.unit, context.party, context.now, ends, from_kw, form.to_kw, form.element, form.value, form.bound,
-        form.reason, context.now,
-    )  # fmt: skip
-    order = replace(again(order, context), notices=(*order.notices, notice))
+    # one for each power that it gave: what exactly was taken off is not owed
+    why = form.to_kw, form.element, form.value, form.bound, form.reason, context.now
+    notices = [Notice(form.unit, context.party, one.starts, one.ends, one.kw, *why) for one in pieces]
+    order = replace(again(order, context), notices=(*order.notices, *notices))
     barred = barred_by(state, (form.unit,))
     if order.buyer == context.party:
         after = replace(order, profile=minus(order.profile, taken), lost=plus(order.lost, taken))
@@ -324,6 +333,13 @@ def _limit(state: State, context: Context, form: Limit) -> Outcome:
         bound=form.bound, from_kw=from_kw, to_kw=form.to_kw, kwh=kwh(taken),
     )  # fmt: skip
     return draft.outcome(shown(state, context, after))
+
+
+def _whole(one: Profile, starts: datetime, ends: datetime) -> list[Piece]:
+    """A profile over all of [starts, ends), with pieces of no power where it has none."""
+    coming = between(one, starts, ends)
+    cut = sorted({starts, ends, *(at for piece in coming for at in (piece.starts, piece.ends))})
+    return [Piece(first, last, kw_at(coming, first)) for first, last in pairwise(cut) if first < last]
 
 
 def _numbers(form: Limit) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
 from coflex.domain.errors import Conflict, Finding, Forbidden, refuse
@@ -19,6 +19,7 @@ from coflex.register.settlement import OwnerContract, SettlementRun
 from coflex.service.machine import CREATED, Context, Outcome, Verb
 from coflex.service.orders import Draft
 from coflex.service.reading import record, require, require_new, shown
+from coflex.service.settling import zone_of
 from coflex.service.state import State
 from coflex.service.verbs.products import MOST_PRICE
 from coflex.service.verbs.resource_forms import Form, Nothing
@@ -97,17 +98,25 @@ def _agree(state: State, context: Context, form: Nothing) -> Outcome:
 
 
 def _end(state: State, context: Context, form: LastDay) -> Outcome:
-    """Either side names the last day. Raises NotFound, Forbidden, Conflict where it ends before, Refused where days
-    after it are settled."""
+    """Either side names the last day; of an agreed contract today at the earliest, since what was delivered under it is
+    paid by it. Raises NotFound, Forbidden, Conflict where it ends before, Refused where days after it are settled."""
     before = record(state, context, OwnerContract, context.subject)
     require(state, context, before, ("until_day",))
     if before.until_day is not None and before.until_day < form.until_day:
         raise Conflict(f"'{before.id}' ends on {before.until_day}.", "A contract is only shortened.")
     after = replace(before, until_day=form.until_day)
-    later = max((one.last_day for one in state.all(SettlementRun)), default=form.until_day)
-    if before.agreed is not None and form.until_day < later:
-        refuse("The end", [Finding("until_day", "settled", f"Days to {later} are settled; end it then or later.")])
+    if before.agreed is not None:
+        refuse("The end", _too_early(state, before, form.until_day, context.now))
     return _told(state, context, after, "owner_contract.ended")
+
+
+def _too_early(state: State, one: OwnerContract, day: date, now: datetime) -> Iterator[Finding]:
+    later = max((run.last_day for run in state.all(SettlementRun)), default=day)
+    first = max(one.from_day, now.astimezone(zone_of(state)).date())
+    if day < later:
+        yield Finding("until_day", "settled", f"Days to {later} are settled; end it then or later.")
+    elif day < first:
+        yield Finding("until_day", "past", f"It is agreed and holds for what is delivered; end it on {first} or later.")
 
 
 def _told(state: State, context: Context, one: OwnerContract, kind: str, status: int = 200) -> Outcome:

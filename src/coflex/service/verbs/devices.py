@@ -7,14 +7,16 @@ field door brings (the platform's own `field`) names set points by the sequences
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from string import hexdigits
 from typing import Annotated
 
 import msgspec
 
+from coflex.activation.monitor import Alarm
 from coflex.domain.activation import Acknowledgement, Hop, Verdict
 from coflex.domain.errors import Conflict, Finding, Forbidden, Refused, refuse
 from coflex.domain.party import Role
@@ -23,7 +25,7 @@ from coflex.register.consents import Consent, ConsentScope, covered
 from coflex.register.devices import DataGrant, DataScope, Device, DeviceKey
 from coflex.register.parties import PartyEntry
 from coflex.register.resources import UnitEntry
-from coflex.service.field import device_of, set_point_of
+from coflex.service.field import device_of, led_anew, set_point_of, unit_at
 from coflex.service.index import index
 from coflex.service.machine import CREATED, Context, Outcome, Verb, encode
 from coflex.service.orders import Draft
@@ -83,8 +85,9 @@ class Sent(Form, frozen=True):
 
 
 class HopWord(Form, frozen=True):
-    """What a hop behind the platform says of the message with a sequence, and when it said so."""
+    """What a hop behind the platform says of the message with a sequence, at which point, and when it said so."""
 
+    point: int
     sequence: Sequence64
     hop: Hop
     verdict: Verdict
@@ -95,6 +98,23 @@ class Heard(Form, frozen=True):
     """Acknowledgements from the field."""
 
     acknowledgements: Annotated[tuple[HopWord, ...], msgspec.Meta(max_length=MOST_AT_ONCE)]
+
+
+class AlarmWord(Form, frozen=True):
+    """The alarm of a set point's version as it is from `at` on: since when its unit does otherwise, and by how much."""
+
+    id: str
+    version: int
+    alarm: Alarm
+    since: Instant | None
+    deviation_kw: Decimal | None
+    at: Instant
+
+
+class Watched(Form, frozen=True):
+    """Alarms that began, changed or ended."""
+
+    alarms: Annotated[tuple[AlarmWord, ...], msgspec.Meta(max_length=MOST_AT_ONCE)]
 
 
 # ---------------------------------------------------------------- devices
@@ -122,7 +142,7 @@ def _enrol(state: State, context: Context, form: DeviceForm) -> Outcome:
     key = DeviceKey(form.public_key.lower(), context.now)
     made = Device(context.new_id("device"), point, form.unit, unit.owner, (key,), context.now, context.party)
     require_new(state, context, made, ("id", "unit", "keys"))
-    return _kept(state, context, made, "enrolled", CREATED)
+    return _kept(state, context, made, "enrolled", CREATED, led_anew(state, made.unit, context.now))
 
 
 def _may_measure(state: State, context: Context, entry: UnitEntry) -> bool:
@@ -169,9 +189,11 @@ def _standing(state: State, context: Context, field: str) -> Device:
     return device
 
 
-def _kept(state: State, context: Context, device: Device, what: str, status: int = 200) -> Outcome:
+def _kept(
+    state: State, context: Context, device: Device, what: str, status: int = 200, also: Iterable[SetPointEntry] = ()
+) -> Outcome:
     draft = Draft(state, context)
-    draft.put(device)
+    draft.put(device, *also)
     unit = state.get(UnitEntry, device.unit).unit
     draft.tell(f"device.{what}", device.id, (unit.owner, unit.provider), unit=device.unit, point=device.point)
     return draft.outcome(shown(state, context, device), status)
@@ -231,18 +253,20 @@ def _sent(state: State, context: Context, form: Sent) -> Outcome:
             stale.append(one.id)
             continue
         at = utc(form.at, "at")
-        draft.put(replace(told, state=SetPointState.SENT, sequences=one.sequences, sent_at=at))
+        until = told.holds_until
+        draft.put(replace(told, state=SetPointState.SENT, sequences=one.sequences, sent_at=at, told_until=until))
     return draft.outcome({"sent": len(form.set_points) - len(stale), "stale": stale})
 
 
 def _heard(state: State, context: Context, form: Heard) -> Outcome:
-    """Hops behind the platform answered. Words about messages that carried no standing version are named as unknown;
-    one that says the same again changes nothing."""
+    """Hops behind the platform answered. Words about messages that carried no standing version, or none of the unit
+    that speaks, are named as unknown; one that says the same again changes nothing."""
     draft, unknown = Draft(state, context), []
     for one in form.acknowledgements:
         id = set_point_of(state, one.sequence)
         told = draft.find(SetPointEntry, id) if id is not None else None
-        if told is None or one.hop not in (Hop.LIGHT_NODE, Hop.ENERGY_MANAGEMENT_SYSTEM):
+        behind = one.hop in (Hop.LIGHT_NODE, Hop.ENERGY_MANAGEMENT_SYSTEM)
+        if told is None or not behind or unit_at(state, one.point) != told.unit:
             unknown.append(one.sequence)
             continue
         said = [(mark.hop, mark.verdict) for mark in told.acknowledgements]
@@ -256,6 +280,24 @@ def _heard(state: State, context: Context, form: Heard) -> Outcome:
     return draft.outcome({"taken": len(form.acknowledgements) - len(unknown), "unknown": unknown})
 
 
+def _watched(state: State, context: Context, form: Watched) -> Outcome:
+    """Units do otherwise than they were told, or as told again. Words about a version that stands no more are named as
+    stale; by how much a unit is off is told to nobody who may not read it."""
+    draft, stale = Draft(state, context), []
+    for one in form.alarms:
+        told = draft.find(SetPointEntry, one.id)
+        if told is None or told.version != one.version:
+            stale.append(one.id)
+            continue
+        if told.alarm is one.alarm:
+            continue
+        since = None if one.since is None else utc(one.since, "since")
+        draft.put(replace(told, alarm=one.alarm, alarm_since=since, deviation_kw=one.deviation_kw))
+        readers = (told.provider, told.owner, told.buyer, *told.operators)
+        draft.tell("set_point.alarm", told.id, readers, unit=told.unit, alarm=one.alarm, at=utc(one.at, "at"))
+    return draft.outcome({"taken": len(form.alarms) - len(stale), "stale": stale})
+
+
 _OWNER = frozenset({Role.ASSET_OWNER})
 _SIDES = frozenset({Role.ASSET_OWNER, Role.SERVICE_PROVIDER})
 VERBS = (
@@ -266,4 +308,5 @@ VERBS = (
     Verb("data_grant.withdraw", Nothing, _withdraw, _OWNER, DataGrant),
     Verb("set_point.sent", Sent, _sent),
     Verb("set_point.heard", Heard, _heard),
+    Verb("set_point.watched", Watched, _watched),
 )

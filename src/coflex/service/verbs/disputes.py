@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from functools import partial
 
 from coflex.domain.errors import Conflict, Finding, Forbidden, NotFound, refuse
 from coflex.domain.party import Role
+from coflex.domain.statement import Charge
 from coflex.register.settlement import DisputeEntry, DisputeStep, InputChange
 from coflex.service.deliveries import changes_of
 from coflex.service.index import index
@@ -96,7 +98,9 @@ def _decide(state: State, context: Context, form: DisputeDecision) -> Outcome:
     decided, inputs = decide(
         _dispute(before), prepared.inputs, prepared.rules, changes_of(given), context.now, context.party, form.reason
     )
-    after = replace(given, state=decided.state, steps=_steps(decided), old=decided.old, new=decided.new)
+    # what is between others, as a contract of the provider with the owner, is no matter of these two
+    old, new = (tuple(filter(partial(_between, before), charges)) for charges in (decided.old, decided.new))
+    after = replace(given, state=decided.state, steps=_steps(decided), old=old, new=new)
     if decided.state is not DisputeState.CHANGED:
         return _told(state, context, after, "dispute.decided")
     period = period_of(state, before.period)
@@ -113,6 +117,11 @@ def _withdraw(state: State, context: Context, form: DisputeWithdrawal) -> Outcom
     refuse("The withdrawal", text_faults("reason", form.reason))
     after = withdraw(_dispute(before), context.now, form.reason)
     return _told(state, context, replace(before, state=after.state, steps=_steps(after)), "dispute.withdrawn")
+
+
+def _between(entry: DisputeEntry, charge: Charge) -> bool:
+    """Whether a charge is between the two parties of the contested line."""
+    return {charge.seller, charge.customer} == {entry.seller, entry.customer}
 
 
 def _dispute(entry: DisputeEntry) -> Dispute:

@@ -48,6 +48,8 @@ from coflex.service.verbs.resource_forms import Form, Nothing
 from coflex.service.withheld import backups_of
 
 LONGEST_BACKUP = timedelta(days=31)
+# Pieces of a split in all; and messages, one a piece and quarter-hour, by which a device is told of it.
+MOST_PIECES = 1_000
 
 
 class PieceForm(Form, frozen=True):
@@ -102,8 +104,10 @@ def _split(state: State, context: Context, form: SplitForm) -> Outcome:
     gives all that is ordered, or leaves open what was missing before. Raises NotFound, Forbidden, Conflict, Refused
     with every fault."""
     before = mine(state, context, "failures")
+    refuse("The split", _too_many(sum(len(share.pieces) for share in form.units), "units"))
     own, findings = _own_shares(form, context.now, before.ends)
     refuse("The split", findings)
+    refuse("The split", (one for unit, mine in own.items() for one in _too_many(len(spans(mine)), unit)))
     ordered = between(before.profile, context.now, None)
     places = _common_cells(ordered, own)
     power = {unit: [kw_at(one, starts) for starts, _ in places] for unit, one in own.items()}
@@ -131,6 +135,12 @@ def _split(state: State, context: Context, form: SplitForm) -> Outcome:
     draft.put(after)
     draft.tell("activation.split", after.id, concerned(after), version=after.version)
     return draft.outcome(shown(state, context, after))
+
+
+def _too_many(count: int, place: str) -> Iterator[Finding]:
+    if count > MOST_PIECES:
+        message = f"These are {count} pieces, and at most {MOST_PIECES} are taken; give longer ones."
+        yield Finding(place, "too_many", message)
 
 
 def _own_shares(form: SplitForm, now: datetime, ends: datetime) -> tuple[dict[str, Profile], list[Finding]]:

@@ -21,7 +21,7 @@ from coflex.domain.quantity import Direction
 from coflex.market.intake import Intake
 from coflex.service.books import Book, books, offer_id, own_offer
 from coflex.service.machine import CREATED, Context, Outcome, Verb, decode
-from coflex.service.ports import Entry
+from coflex.service.ports import Brief
 from coflex.service.state import State
 
 MOST_OFFERS = 1_000
@@ -200,19 +200,18 @@ def _named(findings: Iterable[Finding], offers: Sequence[Offer]) -> list[Finding
 # ---------------------------------------------------------------- reading a book back
 
 
-def reread(book: Book, taken: Entry, withdrawn: Container[int] = ()) -> None:
+def reread(book: Book, taken: Brief, withdrawn: Container[int] = ()) -> None:
     """Do to a book what an entry of the journal did to it; it was checked when it was taken. `withdrawn`: receipts of
     offers that were taken out of it by entries about something else.
 
     When an offer was received stands in the answer: the tenant's clock may have been set anew since.
     """
-    command = taken.command
-    form: Any = decode(command.body, VERBS_BY_NAME[command.verb].form)
-    if command.verb in (REPLACE.name, WITHDRAW.name):
-        book.intake.give_back((offer_id(command.party, form.id),))
-    if command.verb in (SUBMIT.name, REPLACE.name):
+    form: Any = decode(taken.body, VERBS_BY_NAME[taken.verb].form)
+    if taken.verb in (REPLACE.name, WITHDRAW.name):
+        book.intake.give_back((offer_id(taken.party, form.id),))
+    if taken.verb in (SUBMIT.name, REPLACE.name):
         received_at = decode(taken.reply, Accepted).received_at
-        offers = made(form, book.plan.id, command.party, taken.number, received_at)
+        offers = made(form, book.plan.id, taken.party, taken.number, received_at)
         book.intake.put(offer for offer in offers if offer.receipt not in withdrawn)
 
 

@@ -16,7 +16,8 @@ from coflex.service.state import State
 from coflex.service.verbs.resource_forms import TEXT_LENGTH
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-Kw = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+# Set points say powers in W, with 32 bits.
+Kw = Annotated[int, msgspec.Meta(ge=0, le=2_147_483)]
 
 
 def mine(state: State, context: Context, field: str) -> ActivationOrder:

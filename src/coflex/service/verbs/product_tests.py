@@ -46,7 +46,9 @@ from coflex.service.limits import asked_now, group_as_of, qualified_kw, qualifie
 from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
 from coflex.service.reading import require, require_new
+from coflex.service.settling import terms_as_sold
 from coflex.service.state import State
+from coflex.service.verbs.products import with_terms
 
 MOST_SAMPLES = 100_000
 MOST_POINTS = 2_000
@@ -138,7 +140,7 @@ class EquivalenceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 def _procedure(state: State, context: Context, form: ProcedureForm) -> Outcome:
     """Set how a product is tested from now on. Raises NotFound, Forbidden, Refused."""
-    state.get(ProductEntry, context.subject)
+    product = state.get(ProductEntry, context.subject).product
     refuse("The procedure", _procedure_faults(form))
     record = ProductProcedure(
         context.subject,
@@ -155,7 +157,8 @@ def _procedure(state: State, context: Context, form: ProcedureForm) -> Outcome:
     )
     require_new(state, context, record, ("procedure",))
     note = Note("product_procedure.set", record.id, ("*",))
-    return Outcome(record, ((ProductProcedure, record.id, record),), (note,))
+    made = Outcome(record, ((ProductProcedure, record.id, record),), (note,))
+    return with_terms(made, terms_as_sold(state, context.now, product, service=form.service.value))
 
 
 def _procedure_faults(form: ProcedureForm) -> Iterator[Finding]:

@@ -19,10 +19,12 @@ from coflex.domain.quantity import Direction
 from coflex.domain.unit import Scope
 from coflex.register.fields import differences
 from coflex.register.products import ProductEntry
+from coflex.register.settlement import SettlementTerms
 from coflex.service import rules
 from coflex.service.machine import CREATED, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
 from coflex.service.reading import record, require, require_new, shown
+from coflex.service.settling import terms_as_sold
 from coflex.service.state import State
 from coflex.service.verbs.resource_forms import Form, Nothing, absent, changes, id_faults, is_operator
 
@@ -150,7 +152,17 @@ def _changed(state: State, context: Context, before: ProductEntry, after: Produc
     refuse("The product", [*findings, *rules.findings(state, rules.Draft(products={after.id: after.product}))])
     names = sorted(path.removeprefix("product.") for path in differences(before, after))
     note = Note("product.changed", after.id, ("*",), encode({"fields": names}))
-    return Outcome(shown(state, context, after), ((ProductEntry, after.id, after),), (note,))
+    made = Outcome(shown(state, context, after), ((ProductEntry, after.id, after),), (note,))
+    return with_terms(made, terms_as_sold(state, context.now, before.product, after.product))
+
+
+def with_terms(made: Outcome, terms: SettlementTerms | None) -> Outcome:
+    """What a verb decided, with the terms that follow from it."""
+    if terms is None:
+        return made
+    last = terms.terms[-1]
+    note = Note("settlement_terms.set", terms.id, ("*",), encode({"from_day": last.from_day, "rule": last.rule}))
+    return replace(made, records=(*made.records, (SettlementTerms, terms.id, terms)), notes=(*made.notes, note))
 
 
 def _withdraw(state: State, context: Context, form: Nothing) -> Outcome:
@@ -227,6 +239,8 @@ def _shares(product: Product) -> Iterator[Finding]:
         number = getattr(product, name)
         if not number.is_finite() or not least <= number <= most:
             yield Finding(name, "range", f"{number} is not between {least} and {most}; correct it.")
+    if product.tolerance == 1:
+        yield Finding("tolerance", "range", "Whoever gives nothing would be inside it; choose one below 1.")
 
 
 def _windows(product: Product) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from coflex.domain.errors import Conflict, Finding, Forbidden, NotFound, refuse
 from coflex.domain.party import Role
 from coflex.domain.unit import Group, Unit
 from coflex.register.consents import Availability, Consent, ConsentScope, covered
+from coflex.register.devices import Device
 from coflex.register.parties import PartyEntry, PartyStatus
 from coflex.register.products import ProductEntry
 from coflex.register.records import Record
@@ -29,6 +30,7 @@ from coflex.register.resources import (
     UnitStatus,
 )
 from coflex.service import leaving, rules
+from coflex.service.field import ended_with
 from coflex.service.index import index
 from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
 from coflex.service.ports import Note
@@ -259,6 +261,8 @@ def _change_unit(state: State, context: Context, form: UnitChange) -> Outcome:
     after = replace(before, unit=unit, changed_materially=context.now if material else before.changed_materially)
     writes: Writes = [(UnitEntry, unit.id, after)]
     writes += _stirred(state, context, (after,)) if material else ()
+    if "owner" in differs:
+        writes += [(Device, one.id, one) for one in ended_with(state, unit.id, context.now, "The unit changed owner.")]
     if "owner" in differs and state.find(Availability, unit.id) is not None:
         writes.append((Availability, unit.id, None))
     body = encode({"fields": sorted(differs), "material": material})
@@ -335,6 +339,7 @@ def _terminate_unit(state: State, context: Context, form: Nothing) -> Outcome:
     entry = _into(state, context, UnitEntry, "unit", UnitStatus.TERMINATED)
     writes, notes = _left(state, context, entry.id)
     writes = [(UnitEntry, entry.id, entry), *writes, *prequalification.end(state, entry.id)]
+    writes += [(Device, one.id, one) for one in ended_with(state, entry.id, context.now, "The unit is terminated.")]
     if state.find(Availability, entry.id) is not None:
         writes.append((Availability, entry.id, None))
     note = Note("unit.terminated", entry.id, audience(state, entry))

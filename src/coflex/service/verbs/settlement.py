@@ -19,7 +19,7 @@ from coflex.domain.errors import Conflict, Finding, NotFound, NotReady, Refused,
 from coflex.domain.party import Role
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Cause
-from coflex.metering.baselines.document import allowed_methods, check_allowed, methods
+from coflex.metering.baselines.document import check_allowed, methods
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.settlement import (
@@ -39,6 +39,7 @@ from coflex.service.posting import (
     Proposed,
     invoice_of,
     invoices_by,
+    kept_invoice,
     last_issued,
     post,
     propose,
@@ -47,7 +48,7 @@ from coflex.service.posting import (
     unbilled_before,
 )
 from coflex.service.reading import record, require, require_new, shown
-from coflex.service.settling import period_of, rule_in, service_of
+from coflex.service.settling import period_of, rule_in, service_of, usual_methods, zone_of
 from coflex.service.state import State
 from coflex.service.verbs.order_forms import text_faults
 from coflex.service.verbs.resource_forms import Form
@@ -56,16 +57,17 @@ from coflex.settlement.invoice import Terms as PaymentTerms
 from coflex.settlement.shelf import rule_text, rules
 
 MOST_DOCUMENT, MOST_DUE_DAYS = 100_000, 366
-# Invoices are issued within ten years of their period.
-LATEST = timedelta(days=3_653)
+# Invoices follow each other in time, so that one of a later day keeps every other one back until then.
+LATEST = timedelta(days=7)
 _COUNTRY = re.compile(r"[A-Z]{2}").fullmatch
+_LIKE_A_PERIOD = re.compile(r"\d{4}-\d\d").match
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,32}").fullmatch
 
 
 class TermsForm(Form, frozen=True):
     """How a product is settled from a delivery day on. `document`: a settlement rule as YAML, or the id of one that
-    comes with the platform. `methods`: baseline methods to try, the first one first; those that the product allows, if
-    none is named."""
+    comes with the platform. `methods`: baseline methods to try, the first one first; if none is named those that the
+    product allows, without the ones that have to be agreed (`zero`, `contracted`)."""
 
     from_day: date
     document: str
@@ -126,7 +128,7 @@ def _set_terms(state: State, context: Context, form: TermsForm) -> Outcome:
     if len(document) > MOST_DOCUMENT:
         raise Refused("The rule", [Finding("document", "too_large", "A rule is a page of text; shorten it.")])
     rule, service = rule_in(document), service_of(state, product)
-    form = form if form.methods else msgspec.structs.replace(form, methods=allowed_methods(service, product.id))
+    form = form if form.methods else msgspec.structs.replace(form, methods=usual_methods(service, product.id))
     before = state.find(SettlementTerms, context.subject)
     kept = tuple(one for one in before.terms if one.from_day != form.from_day) if before is not None else ()
     refuse("The terms", _terms_faults(state, form, rule.id, document, service))
@@ -186,6 +188,8 @@ def _billing_faults(state: State, one: Details) -> Iterator[Finding]:
         yield Finding("vat_percent", "out_of_range", "A rate is 0 to 100 percent, to two decimals; correct it.")
     if one.vat_percent is not None and not one.vat_id:
         yield Finding("vat_id", "no_vat_id", "It charges value added tax; give its VAT number.")
+    if _LIKE_A_PERIOD(one.prefix or one.id):
+        yield Finding("prefix", "like_a_period", "It begins as a period does; choose a prefix of letters.")
     if not _PREFIX(one.prefix):
         message = "A prefix has up to 32 letters, digits, points, hyphens or underscores; choose another."
         yield Finding("prefix", "prefix", message)
@@ -254,22 +258,22 @@ def _issue(state: State, context: Context, form: IssueForm) -> Outcome:
     earlier = unbilled_before(state, run)
     if earlier:
         raise Conflict(f"The run {earlier} comes first.", "Issue its invoices, to which these refer.")
-    refuse("The invoices", _issue_faults(form, run))
+    refuse("The invoices", _issue_faults(form, run, context.now.astimezone(zone_of(state)).date()))
     made = _made(state, run, form)
     draft = Draft(state, context)
     draft.put(replace(run, billed=form.issued))
     for one in made:
-        draft.put(_entry(run, one), Kept(one.number, invoice=packed(one)))
+        draft.put(_entry(run, one), Kept(kept_invoice(one.number), invoice=packed(one)))
         audience = (one.seller.id, one.customer.id)
         draft.tell("invoice.issued", one.number, audience, what=one.kind, gross_cents=one.gross_cents)
     return draft.outcome(InvoicesIssued(run.id, tuple(one.number for one in made)))
 
 
-def _issue_faults(form: IssueForm, run: SettlementRun) -> Iterator[Finding]:
+def _issue_faults(form: IssueForm, run: SettlementRun, today: date) -> Iterator[Finding]:
     if form.issued <= run.last_day:
         yield Finding("issued", "too_early", f"The period ends on {run.last_day}; choose a later date.")
-    if form.issued - run.last_day > LATEST:
-        yield Finding("issued", "too_late", f"The period ended on {run.last_day}; choose a date of these years.")
+    if form.issued - today > LATEST:
+        yield Finding("issued", "too_late", f"Today is {today}; choose a date of these {LATEST.days} days or before.")
     if not 0 <= form.due_days <= MOST_DUE_DAYS:
         yield Finding("due_days", "out_of_range", f"Give 0 to {MOST_DUE_DAYS} days.")
 
@@ -297,7 +301,7 @@ def _number_faults(state: State, made: tuple[Invoice, ...]) -> Iterator[Finding]
         if last is not None and one.issued < last:
             message = f"{one.seller.id} issued one on {last}; invoices follow each other, choose that day or a later."
             yield Finding("issued", "out_of_order", message)
-        if state.find(InvoiceEntry, one.number) is not None or state.find(Kept, one.number) is not None:
+        if state.find(InvoiceEntry, one.number) is not None:
             yield Finding(f"party {one.seller.id}", "number_taken", f"{one.number} is taken; give it another prefix.")
 
 

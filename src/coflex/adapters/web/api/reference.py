@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+_CODE = re.compile(r"`([^`]+)`")
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -14,11 +17,17 @@ def page(document: Mapping[str, Any]) -> bytes:
     """The page, in UTF-8."""
     loader = PackageLoader("coflex.adapters.web.api", "pages")
     pages = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    pages.filters["prose"] = _prose
     parts = {tag["name"]: list(_operations(document, tag["name"])) for tag in document["tags"]}
     text = pages.get_template("reference.html.j2").render(
         document=document, parts=parts, schemas=document["components"]["schemas"], kind=_kind
     )
     return text.encode()
+
+
+def _prose(text: str) -> str:
+    """A description as HTML, what stands between backticks as code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _operations(document: Mapping[str, Any], tag: str) -> Iterator[dict[str, Any]]:

@@ -235,12 +235,19 @@ class SignInEnd:
         """Raises OAuthError, which is shown and not sent on: an address that is not registered is never gone to."""
         found = fields(query)
         if any(len(value) > MOST_FIELD for value in found.values()):
-            raise OAuthError("invalid_request", "The application asks in too many words.")
+            raise OAuthError(
+                "invalid_request", "The application asks in too many words. Start from it again, and tell its makers."
+            )
         client = self._state(tenant).find(Client, found.get("client_id", ""))
         if client is None or not client.live(at):
-            raise OAuthError("invalid_client", "The application is not known here.")
+            raise OAuthError(
+                "invalid_client", "The application is not known here. Start from it again; its makers register it anew."
+            )
         if found.get("redirect_uri") not in client.redirects:
-            raise OAuthError("invalid_request", "The application asks to be answered where it has not registered.")
+            raise OAuthError(
+                "invalid_request",
+                "The application asks to be answered where it has not registered. Its makers register that address.",
+            )
         return Asked(client, found["redirect_uri"], found)
 
     # ---------------------------------------------------------------- signing out

@@ -35,11 +35,12 @@ from coflex.adapters.web.measurements import MEDIA_TYPE, Proofs
 from coflex.adapters.web.measurements import Room as LogRoom
 from coflex.domain.errors import Finding, Forbidden, NotFound
 from coflex.domain.party import Role
+from coflex.evidence.certificate import Certificate
 from coflex.register.access import ClientScope
 from coflex.register.activations import Regulation
 from coflex.register.devices import DataScope
 from coflex.register.market import SessionEntry
-from coflex.service.field import brought_by, may_see, points_of, signed_for
+from coflex.service.field import may_see, seen_points, signed_for
 from coflex.service.machine import decode, encode
 from coflex.service.reading import record
 from coflex.service.sequencer import Unavailable
@@ -144,7 +145,7 @@ class Field(Protocol):
         """The tenant's log, opened when it is not. Raises Unavailable where it cannot be."""
         ...
 
-    async def take(self, tenant: str, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
+    async def take(self, tenant: str, payload: bytes, party: str) -> dict[str, Any]:
         """Take a batch; what its sender is told (see `Brought`). Raises Unavailable."""
         ...
 
@@ -172,7 +173,7 @@ class NoField:
     async def room(self, tenant: str) -> LogRoom:
         raise _nothing()
 
-    async def take(self, tenant: str, payload: bytes, owners: frozenset[str]) -> dict[str, Any]:
+    async def take(self, tenant: str, payload: bytes, party: str) -> dict[str, Any]:
         raise _nothing()
 
     async def certificate(
@@ -203,7 +204,7 @@ async def _take(field: Field, desk: Desk, request: Request) -> Response:
     if not who.roles & _SENDERS:
         raise Forbidden("Owners and providers bring measurements.", "Ask as one of them.")
     payload = await _batch(request)
-    told = await field.take(who.tenant, payload, brought_by(desk.state(who.tenant), who.party))
+    told = await field.take(who.tenant, payload, who.party)
     return Response(encode(told), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
@@ -253,8 +254,8 @@ async def _live(field: Field, desk: Desk, request: Request) -> Response:
     who = await caller(desk, request, ClientScope.READ)
     only_parameters(request, ())
     state, now = desk.state(who.tenant), desk.now(who.tenant)
-    unit = _seen(state, who, request, DataScope.LIVE, now, now)
-    numbers = points_of(state, unit)
+    unit = _seen(state, who, request, DataScope.LIVE, (now, now + datetime.resolution), now)
+    numbers = seen_points(state, unit)
     values = (await field.room(who.tenant)).live(numbers, None) if numbers else []
     items = tuple(LiveReading(one.point, one.quantity, _instant(one.at), one.value) for one in values)
     return Response(encode(LiveReadings(items)), media_type=JSON, headers={"Cache-Control": "no-store"})
@@ -267,10 +268,9 @@ async def _certificate(field: Field, desk: Desk, request: Request) -> Response:
     if end <= start:
         raise bad_parameter("to", "It is not after 'from'; give a later one.")
     state, now = desk.state(who.tenant), desk.now(who.tenant)
-    unit = _seen(state, who, request, DataScope.CERTIFIED, start, now)
-    _seen(state, who, request, DataScope.CERTIFIED, end - datetime.resolution, now)
+    unit = _seen(state, who, request, DataScope.CERTIFIED, (start, end), now)
     orders = signed_for(state, unit, start, end)
-    made = await field.certificate(who.tenant, points_of(state, unit), orders, start, end)
+    made = await field.certificate(who.tenant, seen_points(state, unit), orders, start, end)
     return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
@@ -282,10 +282,12 @@ async def _outcome(field: Field, desk: Desk, request: Request) -> Response:
     return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-def _seen(state: State, who: Who, request: Request, scope: DataScope, of: datetime, now: datetime) -> str:
+def _seen(
+    state: State, who: Who, request: Request, scope: DataScope, of: tuple[datetime, datetime], now: datetime
+) -> str:
     """The unit that is asked about. Raises NotFound where the caller may not see its data of that time."""
     unit = str(request.path_params["unit"])
-    if not may_see(state, who.party, unit, scope, of, now):
+    if not may_see(state, who.party, unit, scope, *of, now):
         raise NotFound(f"There is no unit '{unit}'.", "Check the id.")
     return unit
 
@@ -381,12 +383,12 @@ def room(field: Field) -> Room:
             Special(
                 "GET", "/units/{unit}/certificate", partial(_certificate, field),
                 "What a unit's devices signed and were ordered, with its proofs: the file that coflex verify reads.",
-                "get_certificate", {200: JSON}, span, problems=(422,),
+                "get_certificate", {200: Certificate}, span, problems=(422,),
             ),
             Special(
                 "GET", "/sessions/{session}/certificate", partial(_outcome, field),
                 "The published result of a session as it stands in the log: of each party's awards their digest.",
-                "get_outcome_certificate", {200: JSON},
+                "get_outcome_certificate", {200: Certificate},
             ),
             Special(
                 "POST", "/regulations/{regulation}/signal", partial(_signal, field),
