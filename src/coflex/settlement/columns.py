@@ -98,11 +98,13 @@ def energies_of_all(readings: Table, baselines: Table, activations: Table) -> Ta
     """
     import ibis
 
-    marks = slots(activations).rename(slot_point="point", slot="start")
+    marks = slots(activations)
+    marks = marks.select(mark=_key(marks), slot="start")
     known = _known(readings)
-    both = known.join(baselines, [known.point == baselines.point, known.start == baselines.start])
-    both = both.select(point=known.point, start=known.start, measured_wh=known.wh, baseline_wh=baselines.wh)
-    marked = both.left_join(marks, [both.point == marks.slot_point, both.start == marks.slot])
+    known = known.select(key=_key(known), point="point", measured_wh="wh")
+    base = baselines.select(base=_key(baselines), baseline_wh="wh")
+    both = known.join(base, known.key == base.base)
+    marked = both.left_join(marks, both.key == marks.mark)
     return marked.group_by(point=marked.point, start=marked.slot).agg(
         quarters=ibis._.count(), measured_wh=marked.measured_wh.sum(), baseline_wh=marked.baseline_wh.sum()
     )
@@ -129,6 +131,15 @@ def point_sums(energies: Table) -> Table:
     names = ("quarters", "measured_wh", "baseline_wh")
     sums = energies.group_by("point").agg(**{name: energies[name].sum() for name in names})
     return sums.mutate(deviation_wh=sums.measured_wh - sums.baseline_wh)
+
+
+def _key(rows: Table) -> Column:
+    """Point and start of a row as one number, on which many rows are joined much faster than on the two: 32 bits each.
+
+    Starts are whole seconds before 2106. An engine may give the seconds as a binary fraction, which holds them exactly.
+    """
+    seconds = rows.start.epoch_seconds().cast("float64").cast("int64")
+    return rows.point.cast("int64") * 2**32 + seconds
 
 
 def _known(readings: Table) -> Table:

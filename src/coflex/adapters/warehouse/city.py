@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -142,20 +143,29 @@ class City:
             return [columns.energies_of_activated(readings, baselines, activations)]
         if not sliced:
             return [columns.energies_of_all(readings, baselines, activations)]
-        ends = self._house.rows(baselines.aggregate(first=baselines.point.min(), last=baselines.point.max()))
-        first, last = (ends[name][0].as_py() or 0 for name in ("first", "last"))
         return [
-            columns.energies_of_all(
-                *(table.filter(table.point.between(at, at + SLICE - 1)) for table in (readings, baselines, activations))
-            )
-            for at in range(first, last + 1, SLICE)
+            columns.energies_of_all(*(_within(table, first, end) for table in (readings, baselines, activations)))
+            for first, end in self._slices()
         ]
+
+    def _slices(self) -> list[tuple[int | None, int | None]]:
+        """Ranges of points [first, end) with `SLICE` of the table `points` in each; None: without an end."""
+        import numpy as np
+
+        points = self.table("points").select("point").distinct()
+        known = np.sort(self._house.rows(points)["point"].to_numpy())
+        return list(pairwise([None, *known[SLICE::SLICE].tolist(), None]))
 
     def _balanced(self, name: str) -> None:
         off = self._house.rows(books.unbalanced(self.table(name)).limit(1)).to_pylist()
         if off:
             said = f"The booking '{off[0]['booking']}' is off by {off[0]['off_by']} cents."
             raise Unbalanced(said, "Book both sides of every amount.")
+
+
+def _within(table: Expression, first: int | None, end: int | None) -> Expression:
+    bounds = [table.point >= first] * (first is not None) + [table.point < end] * (end is not None)
+    return table.filter(bounds) if bounds else table
 
 
 def _sorted(rows: pa.Table) -> list[list[object]]:

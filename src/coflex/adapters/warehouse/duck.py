@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,10 @@ from coflex.adapters.warehouse.driver import Columns, parquet_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# Ibis takes the zone off an instant before it asks for its second, for which DuckDB looks into a calendar, row by row.
+# The session is in UTC, so the second is the same.
+_THROUGH_ZONE = re.compile(r'EPOCH\(CAST\(("\w+"\."\w+") AS TIMESTAMP\)\)')
 
 
 class DuckDriver:
@@ -42,18 +47,23 @@ class DuckDriver:
         self._connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {chosen} FROM read_parquet([{given}])')
 
     def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
-        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS {queries[0]}')
+        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS {direct(queries[0])}')
         for sql in queries[1:]:
-            self._connection.execute(f'INSERT INTO "{name}" {sql}')
+            self._connection.execute(f'INSERT INTO "{name}" {direct(sql)}')
 
     def drop(self, name: str) -> None:
         self._connection.execute(f'DROP TABLE IF EXISTS "{name}"')
 
     def rows(self, columns: Columns, sql: str) -> pa.Table:
-        return self._connection.execute(sql).to_arrow_table()
+        return self._connection.execute(direct(sql)).to_arrow_table()
 
     def close(self) -> None:
         self._connection.close()
+
+
+def direct(sql: str) -> str:
+    """A query that asks for seconds of instants without the way through the zone."""
+    return _THROUGH_ZONE.sub(r"EPOCH(\1)", sql)
 
 
 def _text(value: str) -> str:
