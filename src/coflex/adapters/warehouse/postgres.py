@@ -32,6 +32,8 @@ class PostgresDriver:
         except (OSError, pg8000.native.InterfaceError, pg8000.native.DatabaseError) as fault:
             raise NotReady(f"PostgreSQL does not answer: {_said(fault)}.", "Check the URL, and that it runs.") from None
         self._connection.run("SET TimeZone = 'UTC'")
+        # Compiling expressions as long as ours takes a minute and a half, and running them a second.
+        self._connection.run("SET jit = off")
 
     def take(self, name: str, columns: Columns, files: Path) -> None:
         import pyarrow.parquet as pq
