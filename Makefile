@@ -22,7 +22,7 @@ help:
 	@echo "make test-all      the same with the slow tests"
 	@echo "make fuzz          look for bodies and tables that break a reader, for some minutes"
 	@echo "make bench         time it all, each beside what it is to be compared with, into docs/benchmarks.md"
-	@echo "                   (a quarter of an hour; PARTS=\"city run\" times these alone and writes nothing)"
+	@echo "                   (three quarters of an hour; PARTS=\"city run\" times these anew, the others stay)"
 	@echo "make requirements  write docs/requirements.md from the marks of the tests"
 	@echo "make lock          choose the versions of all dependencies anew"
 	@echo "make clean         take away what make has set up (cases and outcomes stay)"

@@ -1,19 +1,22 @@
 """All benchmarks, each in a process of its own, and the page that keeps what they found.
 
-    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05                 # all of them, written to docs/benchmarks.md
-    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05 city powerflow  # these alone, told and not written
+    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05                 # all of them
+    python bench/suite.py cases/1-MV-urban--0-sw-2016-07-05 city powerflow  # these anew, the others stay as they were
 
-A benchmark that fails does not stop the others; the page says so, and the suite ends with an error.
+What a benchmark found is kept in docs/benchmarks.json as soon as it ends, with the day and the machine; the page
+docs/benchmarks.md is drawn from that. One that fails does not stop the others; the page says so, and the suite ends
+with an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +25,7 @@ from table import Line, machine, read_lines
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/benchmarks.md"
+MOST_WORDS = 40  # of what a benchmark printed, the last rows of it
 
 
 @dataclass(frozen=True)
@@ -101,43 +105,57 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark said: its lines where it gives them, and all its words."""
+    """What a benchmark said: its lines where it gives them, and its last words; when, how long and on what machine."""
 
-    part: Part
-    lines: tuple[Line, ...]
-    words: str
-    failed: bool
+    name: str
+    began: str
+    machine: str
     seconds: float
+    failed: bool
+    lines: tuple[Line, ...]
+    words: tuple[str, ...]
 
 
 def main() -> None:
-    """Run what is asked for; write the page when that is everything."""
+    """Run what is asked for, and draw the page anew after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=Path, help="folder of the case")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(part.name for part in PARTS))
-    parser.add_argument("--out", type=Path, help="where the page is written, also when it is not of all parts")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page; what it is drawn from lies beside it")
     given = parser.parse_args()
     if unknown := set(given.parts) - {part.name for part in PARTS}:
         parser.error(
             f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(part.name for part in PARTS)}"
         )
-    began = datetime.now().astimezone()
     chosen = [part for part in PARTS if not given.parts or part.name in given.parts]
-    found = [run(part, given.case) for part in chosen]
-    if out := given.out or (None if given.parts else PAGE):
-        out.write_text(page(found, began), encoding="utf-8")
-        print(f"\nwritten to {out}")
-    for one in found:
-        if one.failed:
-            print(f"{one.part.name} failed", file=sys.stderr)
-    sys.exit(any(one.failed for one in found))
+    kept, failed = given.page.with_suffix(".json"), []
+    for part in chosen:
+        one = run(part, given.case)
+        found = {**read(kept), part.name: one}
+        kept.write_text(json.dumps([asdict(found[name]) for name in sorted(found)], indent=1) + "\n", encoding="utf-8")
+        given.page.write_text(page(found), encoding="utf-8")
+        failed += [part.name] * one.failed
+    print(f"\nwritten to {given.page}")
+    for name in failed:
+        print(f"{name} failed", file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+def read(kept: Path) -> dict[str, Outcome]:
+    """What was found before, by the name of the benchmark."""
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    found = [
+        Outcome(**{**row, "lines": tuple(Line(**line) for line in row["lines"]), "words": tuple(row["words"])})
+        for row in rows
+    ]
+    return {one.name: one for one in found}
 
 
 def run(part: Part, case: Path) -> Outcome:
     """One benchmark, its words told as they come."""
     script = HERE / f"{part.name}.py"
     print(f"\n==== {part.title} ({script.name})", flush=True)
-    began = perf_counter()
+    began, since = datetime.now().astimezone(), perf_counter()
     with tempfile.TemporaryDirectory() as room:
         file = Path(room) / "lines.json"
         told = []
@@ -157,13 +175,20 @@ def run(part: Part, case: Path) -> Outcome:
             told.append(complaints.read_text())
             print(told[-1], end="", file=sys.stderr, flush=True)
         lines = tuple(read_lines(file)) if file.is_file() else ()
-    return Outcome(part, lines, "".join(told), process.returncode != 0, perf_counter() - began)
+    failed, words = process.returncode != 0, "".join(told).strip().splitlines()
+    if lines and not failed:
+        # The lines are the page's own table: what was printed last, with a head and an empty row before.
+        words = words[: -len(lines) - 2]
+    took = round(perf_counter() - since, 1)
+    return Outcome(part.name, f"{began:%d %B %Y, %H:%M %Z}", machine(), took, failed, lines, tuple(words[-MOST_WORDS:]))
 
 
 def _words(part: Part, case: Path) -> list[str]:
     """What a benchmark is called with: the case, or where the grids that cases are drawn from are kept, or nothing
     where it builds its own."""
-    if part.name in ("coordination", "orders", "baselines", "ingest", "settlement"):
+    if part.name == "ingest":
+        return ["--seconds", "600"]
+    if part.name in ("coordination", "orders", "baselines", "settlement"):
         return []
     if part.name in ("powerflow", "city"):
         return ["--cache", str(case.parent / ".grids")]
@@ -175,51 +200,46 @@ def _words(part: Part, case: Path) -> list[str]:
 # ---------------------------------------------------------------- the page
 
 
-def page(found: Sequence[Outcome], began: datetime) -> str:
-    """The page: the machine, the goals beside what was measured, and each benchmark in full."""
+def page(found: Mapping[str, Outcome]) -> str:
+    """The page: the goals beside what was measured, and each benchmark in full."""
+    there = [(part, found[part.name]) for part in PARTS if part.name in found]
     rows = [
         "# Benchmarks",
         "",
         "Written by `make bench`; not to be edited. Times of one machine say little about another. So each is a ratio "
         "to something taken in the same minutes, and the ratios are what is compared.",
         "",
-        f"{began:%d %B %Y, %H:%M %Z}; {sum(one.seconds for one in found) / 60:.0f} minutes; {machine()}.",
-        "",
         "## Goals",
         "",
-        *_table_of_goals(found),
+        *_table_of_goals(there),
     ]
-    for one in found:
-        rows += ["", f"## {one.part.title}", "", *_section(one)]
+    for part, one in there:
+        rows += ["", f"## {part.title}", "", *_section(part, one)]
     return "\n".join(rows) + "\n"
 
 
-def _table_of_goals(found: Sequence[Outcome]) -> list[str]:
+def _table_of_goals(there: Sequence[tuple[Part, Outcome]]) -> list[str]:
     rows = ["| what | measured | ratio | to | goal | |", "| --- | ---: | ---: | --- | --- | --- |"]
-    for one in found:
+    for part, one in there:
         rows += [_row(line, with_goal=True) for line in one.lines if line.goal]
         if one.failed:
-            rows.append(f"| {one.part.title} | | | | {'; '.join(one.part.goals)} | **failed** |")
-        elif one.part.goals and not any(line.goal for line in one.lines):
-            rows.append(f"| {one.part.title} | see below | | | {'; '.join(one.part.goals)} | |")
+            rows.append(f"| {part.title} | | | | {'; '.join(part.goals)} | **failed** |")
+        elif part.goals and not any(line.goal for line in one.lines):
+            rows.append(f"| {part.title} | see below | | | {'; '.join(part.goals)} | |")
     return rows
 
 
-def _section(one: Outcome) -> list[str]:
-    rows = [f"`bench/{one.part.name}.py`, {one.seconds:.0f} s.", ""]
-    if one.part.goals:
-        rows = [*rows, f"To be reached: {'; '.join(one.part.goals)}.", ""]
+def _section(part: Part, one: Outcome) -> list[str]:
+    rows = [f"`bench/{part.name}.py`, {one.began}, {one.seconds:.0f} s; {one.machine}.", ""]
+    if part.goals:
+        rows = [*rows, f"To be reached: {'; '.join(part.goals)}.", ""]
     if one.failed:
         rows += ["**It failed.** Its last words:", ""]
     if one.lines and not one.failed:
         rows += ["| what | median | ratio | to |", "| --- | ---: | ---: | --- |"]
         rows += [_row(line, with_goal=False) for line in one.lines]
         rows.append("")
-    words = one.words.strip().splitlines()
-    if one.lines and not one.failed:
-        # The lines stand above already: what it printed last is their table, with a head and an empty row.
-        words = words[: -len(one.lines) - 2]
-    return [*rows, "```text", *words[-40:], "```"]
+    return [*rows, "```text", *one.words, "```"]
 
 
 def _row(line: Line, with_goal: bool) -> str:
