@@ -39,7 +39,7 @@ from coflex.domain.reading import Quality, Reading
 from coflex.domain.series import Series
 from coflex.domain.time import Axis, delivery_day
 from coflex.process.ports import Event, Store
-from support.postgres import emptied
+from support.postgres import cleared, emptied
 
 ROME = ZoneInfo("Europe/Rome")
 START = datetime(2016, 10, 30, 1, 15, tzinfo=UTC)  # 02:15 in Rome for the second time that night
@@ -64,7 +64,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(ROME)
         return
-    place = tmp_path / "coflex.db" if request.param == "sqlite" else emptied(request.getfixturevalue("postgresql"))
+    place = tmp_path / "coflex.db" if request.param == "sqlite" else cleared(request.getfixturevalue("postgresql"))
     opened = SqlStore(place, ROME)
     yield opened
     opened.close()
