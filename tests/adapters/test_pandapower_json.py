@@ -13,10 +13,10 @@ import pytest
 
 from coflex.adapters.grids.pandapower_json import read_pandapower
 from coflex.adapters.grids.pandapower_net import tables_of
-from coflex.adapters.grids.simbench import pandapower_of
 from coflex.domain.errors import CoflexError, Refused
 from coflex.grid.network import build
 from support.foreign import apart, pandapower_voltages, solved
+from support.simbench_grids import net_of
 
 NETS: dict[str, Callable[[], Any]] = {
     "mv_oberrhein": nw.mv_oberrhein,
@@ -93,8 +93,8 @@ def test_the_t_model_is_read_as_the_pi_it_is_equal_to(name: str) -> None:
         pytest.param("1-MVLV-comm-3.403-2-no_sw", marks=pytest.mark.slow),
     ],
 )
-def test_pandapower_finds_the_same_voltages_on_simbench_grids(code: str) -> None:
-    net = named(pandapower_of(code))
+def test_pandapower_finds_the_same_voltages_on_simbench_grids(code: str, grids: Path) -> None:
+    net = named(net_of(code, grids))
     net.trafo["tap_pos"] += 1
     agrees(net)
 

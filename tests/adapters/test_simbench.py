@@ -15,10 +15,11 @@ import pandapower.topology as topology
 import pytest
 import simbench
 
-from coflex.adapters.grids.simbench import YEAR, SimbenchGrid, load_grid, pandapower_of, read_simbench
+from coflex.adapters.grids.simbench import YEAR, SimbenchGrid, load_grid, read_simbench
 from coflex.domain.errors import CoflexError, Refused
 from coflex.domain.time import local_label
 from coflex.simulation.cases import scaled
+from support.simbench_grids import net_of
 
 CODE = "1-MV-urban--0-sw"
 
@@ -34,8 +35,8 @@ def converted(cache: Path) -> SimbenchGrid:
 
 
 @pytest.fixture(scope="module")
-def net() -> Any:
-    return pandapower_of(CODE)
+def net(grids: Path) -> Any:
+    return net_of(CODE, grids)
 
 
 @pytest.mark.spec("GRID-01")
@@ -136,7 +137,10 @@ def test_a_cached_grid_is_the_same_and_needs_no_simbench(cache: Path, converted:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_cache_of_another_version_is_replaced_as_a_whole(cache: Path, converted: SimbenchGrid) -> None:
+def test_a_cache_of_another_version_is_replaced_as_a_whole(
+    cache: Path, converted: SimbenchGrid, net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simbench, "get_simbench_net", lambda code: net)  # as it was read before
     (cache / CODE / "version").write_text("0")
     (cache / CODE / "loads.parquet").unlink()
     (cache / CODE / "left over").write_text("from another version")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from coflex.grid.injection import element_powers, node_injections
 from coflex.grid.network import Network, build
 from coflex.grid.powerflow import GridState, Method, mismatch, solve
 from support import second_engine
+from support.simbench_grids import net_of
 from support.small_grids import injections, meshed, radial, solved
 
 # Quarter-hours of the year 2016 (UTC): a winter night, a winter evening, a spring noon, a summer noon, an autumn dusk.
@@ -35,8 +37,8 @@ def states(urban: SimbenchGrid, network: Network) -> GridState:
 
 
 @pytest.fixture(scope="module")
-def net() -> Any:
-    return pandapower_of("1-MV-urban--0-sw")
+def net(grids: Path) -> Any:
+    return net_of("1-MV-urban--0-sw", grids)
 
 
 def load_net(net: Any, urban: SimbenchGrid, quarter: int, scale: float) -> None:

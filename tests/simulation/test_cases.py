@@ -40,13 +40,8 @@ FLEXIBLE = {Technology.HEAT_PUMP, Technology.EV_CHARGING, Technology.WATER_PUMP,
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("grids")
-
-
-@pytest.fixture(scope="module")
-def source(cache: Path) -> SimbenchGrid:
-    return load_grid(CODE, cache)
+def source(grids: Path) -> SimbenchGrid:
+    return load_grid(CODE, grids)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +195,7 @@ def test_the_order_of_the_grids_rows_does_not_matter(case: Case, source: Simbenc
     assert other.units != case.units
 
 
-def test_a_case_is_the_same_bytes_under_another_hash_seed(case: Case, cache: Path, tmp_path: Path) -> None:
+def test_a_case_is_the_same_bytes_under_another_hash_seed(case: Case, grids: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; "
         "from coflex.adapters.exchange.tables.case_folder import read_case, write_case; "
@@ -211,7 +206,7 @@ def test_a_case_is_the_same_bytes_under_another_hash_seed(case: Case, cache: Pat
     )
     write_case(tmp_path / "one", case)
     environment = os.environ | {"PYTHONHASHSEED": "20161030"}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(cache)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(grids)], env=environment, check=True)
     for path in sorted((tmp_path / "one").iterdir()):
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 

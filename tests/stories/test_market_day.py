@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coflex.adapters.grids.simbench import SimbenchGrid, pandapower_of
+from coflex.adapters.grids.simbench import SimbenchGrid
 from coflex.adapters.store.memory import MemoryStore
 from coflex.domain.activation import Limitation, Replacement, SetPoint
 from coflex.domain.clearing import Award, Holding, MeritLine, Reason, Status, Uncovered
@@ -25,6 +26,7 @@ from coflex.process.measure import grid_states
 from coflex.process.ports import CaseSettings, DeviceSettings, Transaction, TsoSettings
 from coflex.simulation.cases import draw_case
 from support.days import settled_day
+from support.simbench_grids import net_of
 
 GRID = "1-MV-urban--0-sw"
 SETTINGS = CaseSettings(
@@ -79,12 +81,14 @@ def test_the_untouched_day_has_congestions_and_voltage_violations_at_several_hou
 
 
 @pytest.mark.spec("MKT-06", "MKT-10")
-def test_a_second_engine_finds_no_violation_in_what_the_definitive_schedules_plan(day: Day, t: Transaction) -> None:
+def test_a_second_engine_finds_no_violation_in_what_the_definitive_schedules_plan(
+    day: Day, t: Transaction, grids: Path
+) -> None:
     import pandapower as pp
 
     assert not violations(t, "planned")
     planned = grid_states(day, t, np.zeros((len(day.units), len(day.case.axis))))["planned"]
-    net = pandapower_of(GRID)
+    net = net_of(GRID, grids)
     slack = net.bus.name[net.ext_grid.bus.iloc[0]]
     net.load.drop(net.load.index, inplace=True)
     net.sgen.drop(net.sgen.index, inplace=True)

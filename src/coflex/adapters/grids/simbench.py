@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
@@ -190,9 +191,14 @@ def _write_cache(folder: Path, converted: SimbenchGrid) -> None:
         series = converted.profiles
         pq.write_table(pa.table(dict(zip(series.names, series.values, strict=True))), fresh / "profiles.parquet")
         (fresh / "version").write_text(f"{CACHE_VERSION}\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(room) / "outdated")
-        fresh.rename(folder)
+        try:
+            with suppress(FileNotFoundError):
+                folder.rename(Path(room) / "outdated")
+            fresh.rename(folder)
+        except OSError:
+            # Another process may have put the same there in the meantime.
+            if _version(folder) != CACHE_VERSION:
+                raise
 
 
 def _read_cache(folder: Path) -> SimbenchGrid:
