@@ -357,7 +357,7 @@ class _Scene:
             quality=Quality.MISSING,
             limited=any(part.limited for part in parts),
             roles={Payer(plan.session.buyers[0].value): order.buyer},
-            evidence=Evidence(offer=order.offer, set_point=names),
+            evidence=Evidence(offer=", ".join(sorted({part.order.offer for part in parts})), set_point=names),
         )
         return _without_a_unit(made, rule) if first.rest else made
 
