@@ -48,11 +48,11 @@ from coflex.service.posting import (
     unbilled_before,
 )
 from coflex.service.reading import record, require, require_new, shown
-from coflex.service.settling import period_of, rule_in, service_of, usual_methods, zone_of
+from coflex.service.settling import CATALOGUE, period_of, rule_in, service_of, usual_methods, zone_of
 from coflex.service.state import State
 from coflex.service.verbs.order_forms import text_faults
 from coflex.service.verbs.resource_forms import Form
-from coflex.settlement.invoice import Details, Invoice, billed_on, issue
+from coflex.settlement.invoice import Details, Invoice, billed_on, issue, misformed
 from coflex.settlement.invoice import Terms as PaymentTerms
 from coflex.settlement.shelf import rule_text, rules
 
@@ -145,7 +145,11 @@ def _terms_faults(state: State, form: TermsForm, rule: str, document: str, servi
         message = f"Days to {max(one.last_day for one in settled)} are settled; choose a later one."
         yield Finding("from_day", "settled", message)
     others = [one for entry in state.all(SettlementTerms) for one in entry.terms if one.rule == rule]
-    if any(one.document != document for one in others):
+    if rule.startswith(CATALOGUE):
+        yield Finding(
+            "document", "rule_id", f"Rules of the catalogue have names with '{CATALOGUE}'; choose another id."
+        )
+    elif any(one.document != document for one in others):
         yield Finding("document", "rule_id", f"Another rule is called '{rule}'; a changed rule has another id.")
     if len(set(form.methods)) != len(form.methods):
         yield Finding("methods", "methods", "Name each baseline method once.")
@@ -186,6 +190,7 @@ def _billing_faults(state: State, one: Details) -> Iterator[Finding]:
     rate = one.vat_percent
     if rate is not None and not (rate.is_finite() and 0 <= rate <= 100 and rate == rate.quantize(CENT)):
         yield Finding("vat_percent", "out_of_range", "A rate is 0 to 100 percent, to two decimals; correct it.")
+    yield from (Finding(*fault) for fault in misformed(one))
     if one.vat_percent is not None and not one.vat_id:
         yield Finding("vat_id", "no_vat_id", "It charges value added tax; give its VAT number.")
     if _LIKE_A_PERIOD(one.prefix or one.id):
