@@ -167,6 +167,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"ordered_kwh": D(26)}, "beyond_awards"),
     ({"ordered_kwh": D(-1)}, "negative"),
     ({"measured_kwh": D("NaN")}, "no_number"),
+    ({"measured_kwh": D("1e60")}, "no_number"),
+    ({"bought": (Bought("a1", D(25), D("-1e60")),)}, "no_number"),
     ({"bought": (Bought("a1", D(25)),)}, "no_price"),
     ({"bought": (Bought("a1", D(25), D(1)), Bought("a1", D(1), D(1)))}, "awards"),
     ({"held": (Held("c1", D(1), D(1)),)}, "no_availability"),

@@ -21,6 +21,7 @@ from coflex.domain.statement import Evidence
 from coflex.settlement.document import By, Compensation, Need, Payer, PenaltyKind, Rule, ShareBy
 
 ZERO = Decimal(0)
+MOST = Decimal(10) ** 15  # of any number of a delivery: exact amounts have an end
 SEPARATOR = "|"
 NO_EVIDENCE = Evidence()
 
@@ -185,6 +186,8 @@ def _contract_faults(contract: Contract) -> Iterator[Finding]:
     place = f"contract of unit {contract.unit} with {contract.provider}"
     if not 0 <= contract.share <= 1 or not 0 <= contract.penalty_share <= 1:
         yield Finding(place, "out_of_range", "A share lies between 0 and 1; correct it.")
+    if abs(contract.eur_mwh) > MOST:
+        yield Finding(place, "out_of_range", f"'eur_mwh' is {contract.eur_mwh}; give at most {MOST:g}.")
     if contract.owner == contract.provider:
         yield Finding(place, "own_account", "The provider owns the unit itself; take the contract out.")
 
@@ -210,8 +213,8 @@ def _number_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
     for part in parts:
         for one in fields(part):
             value = getattr(part, one.name)
-            if isinstance(value, Decimal) and not value.is_finite():
-                yield Finding(place, "no_number", f"'{one.name}' is {value}; give a number.")
+            if isinstance(value, Decimal) and not (value.is_finite() and abs(value) <= MOST):
+                yield Finding(place, "no_number", f"'{one.name}' is {value}; give a number of at most {MOST:g}.")
                 return
     if delivery.ordered_kwh < 0 or any(one.energy_kwh < 0 for one in delivery.bought):
         yield Finding(place, "negative", "Energies ordered and bought are unsigned; give 0 or more.")
