@@ -134,7 +134,7 @@ def _line(root: _Element, invoice: Invoice, position: Position) -> None:
     line = _part(root, "InvoiceLine" if invoice.kind is Kind.INVOICE else "CreditNoteLine")
     _text(line, "ID", str(position.number))
     counted = quantity(position)
-    note = f"{position.lines} lines" + (f", {counted}" if counted else "")
+    note = f"{position.lines} line{'s' * (position.lines != 1)}" + (f", {counted}" if counted else "")
     _text(line, "Note", note)
     _text(line, f"{name}Quantity", "-1" if position.cents < 0 else "1", unitCode=PIECE)
     _money(line, "LineExtensionAmount", position.cents)
