@@ -188,8 +188,12 @@ def _settlement() -> Iterator[Any]:
     yield OwnerContract(
         "owner-contract-1", "cu-act", "sp-1", "owner", Decimal("0.5"), Decimal(0), Decimal(0), date(2016, 8, 1)
     )
-    for party, role, buyer, part in (("dso", Payer.DSO, "tso", Payer.TSO), ("tso", Payer.TSO, "dso", Payer.DSO),
-                                     ("brp", Payer.BRP, "dso", Payer.DSO), ("mo", Payer.BRP, "dso", Payer.DSO)):
+    for party, role, buyer, part in (
+        ("dso", Payer.DSO, "tso", Payer.TSO),
+        ("tso", Payer.TSO, "dso", Payer.DSO),
+        ("brp", Payer.BRP, "dso", Payer.DSO),
+        ("mo", Payer.BRP, "dso", Payer.DSO),
+    ):
         sharers = (Sharer(part, buyer, Decimal(1), LONG_AGO), Sharer(role, party, Decimal(1)))
         yield SharedPurchase(f"shared-purchase-{party}", FIRST, day, buyer, sharers)
     bought = (Bought("a1", Decimal(25), Decimal(80), penalty_eur_mwh=Decimal(11)),)
