@@ -108,6 +108,8 @@ def test_invoices_are_issued_once_in_every_form_with_numbers_that_go_on(november
     better = replace(inputs, deliveries=(replace(inputs.deliveries[0], measured_kwh=D(-18)), inputs.deliveries[1]))
     (november / "inputs.json").write_text(write(better))
     assert say("run", november)["corrected"] == say("run", november)["lines"] + 4
+    early = refused("invoice", november, "--issued", "2026-12-04")
+    assert {one["code"] for one in early["findings"]} == {"out_of_order"}
     later = say("invoice", november, "--issued", "2027-01-05")
     assert [one["number"] for one in later["invoices"]] == [
         "owner-000002", "platform-000002", "sp-000008",

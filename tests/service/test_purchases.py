@@ -8,21 +8,26 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from coflex.domain.errors import Conflict, Forbidden, NotFound, Refused
 from coflex.domain.statement import Cause
 from coflex.register.activations import ActivationOrder
 from coflex.register.market import SessionEntry
-from coflex.register.settlement import SharedPurchase, StatementEntry
+from coflex.register.settlement import DisputeEntry, InvoiceEntry, SharedPurchase, StatementEntry
 from coflex.service.deliveries import prepare
 from coflex.service.machine import Machine
-from coflex.service.posting import propose
+from coflex.service.posting import invoice_of, kept_by, propose, runs_of
 from coflex.service.reading import records
 from coflex.service.replay import fingerprint, replay
 from coflex.service.settling import period_of
+from coflex.settlement.books import correct
+from coflex.settlement.charges import settle
+from coflex.settlement.invoice import misadded
 from support.ordered import GLOBAL
 from support.platform import DAY, TEST_VERBS, put
-from support.settled import PERIOD, QUARTERS, Settled
+from support.settled import PERIOD, QUARTERS, UNITS, Settled, cents
 from support.watched import watched
 
 RULE = """
@@ -210,3 +215,56 @@ def test_what_a_sharer_itself_delivered_is_left_out_and_named(world: Settled) ->
     assert world.state.get(ActivationOrder, "other").provider == "dso" and made.inputs == before
     assert [(one.set_point, "itself" in one.reason) for one in made.left_out] == [("other", True)]
     assert sum((one.ordered_kwh for one in before.deliveries), Decimal(0)) == 150
+
+
+@pytest.mark.spec("SET-03", "SET-05")
+def test_a_line_that_one_sharer_contests_is_settled_anew_for_all_and_shown_for_its_own_two(world: Settled) -> None:
+    """cu-0001 gave 20 of 25 kWh once: 0.20 EUR less, 0.05 EUR of penalty, 0.02 EUR less of fee; a quarter of the first
+    two, 5 and 1.25 cents, to the DSO, and of the fee 0.5 cents, which leaves it at 14.5: 14 to the even one."""
+    shared(world)
+    world.settle()
+    line = next(one.charge.id for one in world.lines() if (one.charge.customer, one.charge.seller) == ("dso", "sp-1"))
+    opened = world.do("dispute.open", "dso", period=PERIOD, line=line, reason="The meter was changed.")
+    change = {"field": "measured_kwh", "value": "-30", "source": "protocol-12"}
+    world.by_two("dispute.decide", opened["id"], reason="It was.", changes=[change])
+    entry = world.state.get(DisputeEntry, opened["id"])
+    assert {(one.seller, one.customer) for one in (*entry.old, *entry.new)} == {("sp-1", "dso")}
+    sums = {one.party: one.balance_cents for one in world.state.all(StatementEntry) if one.run == entry.posted}
+    assert (sums["dso"], sum(sums.values())) == (7, 0)
+    with pytest.raises(Conflict, match="has changed"):
+        digest = propose(world.state, period_of(world.state, PERIOD)).digest
+        world.by_two("settlement.rerun", PERIOD, inputs=digest, reason="Again.")
+
+
+needs = st.integers(1, 97)
+readings = st.lists(st.tuples(st.sampled_from(UNITS), st.integers(0, 3), st.integers(-60_000, 5_000)), max_size=4)
+
+
+@pytest.mark.spec("SET-03", "SET-05", "SET-06")
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(needs, needs, readings, readings)
+def test_however_it_is_shared_money_adds_to_zero_and_runs_together_are_one_run(
+    mine: int, other: int, first: list[Any], second: list[Any]
+) -> None:
+    world = Settled()
+    world.by_two("settlement_terms.set", "global_energy", from_day=DAY, document=RULE, methods=["nominated"])
+    parts = [one | {"need": str(need)} for one, need in zip(SHARERS, (mine, other), strict=True)]
+    world.do("shared_purchase.agree", "dso", offered(world, sharers=parts)["id"])
+    for size, read in enumerate((first, second), start=1):
+        kwh = {(unit, QUARTERS[place]): str(Decimal(wh).scaleb(-3)) for unit, place, wh in read}
+        world.bring(kwh, log_size=size)
+        if size == 1:
+            world.settle(incomplete=True)
+        elif propose(world.state, period_of(world.state, PERIOD)).run.lines:
+            digest = propose(world.state, period_of(world.state, PERIOD)).digest
+            world.by_two("settlement.rerun", PERIOD, inputs=digest, reason="Readings were corrected.")
+    for run in runs_of(world.state, PERIOD):
+        assert sum(one.balance_cents for one in world.state.all(StatementEntry) if one.run == run.id) == 0
+        assert run.paid_cents == run.received_cents + run.fee_cents + run.rounding_cents
+        world.do("invoice.issue", "mo", run.id, issued="2016-07-10")
+    assert [fault for one in world.state.all(InvoiceEntry) for fault in misadded(invoice_of(world.state, one))] == []
+    last = kept_by(world.state, runs_of(world.state, PERIOD)[-1])
+    whole = correct((), settle(last.inputs, last.rules), PERIOD).lines
+    for seller in ("sp-1", "mo"):
+        mine_of = [[one for one in lines if one.charge.seller == seller] for lines in (world.lines(), whole)]
+        assert cents(mine_of[0]) == cents(mine_of[1])

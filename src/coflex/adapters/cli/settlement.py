@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import typer
 
 from coflex.adapters.cli import screen
 from coflex.adapters.cli.command import Json, application, day_of, instant_of
-from coflex.domain.errors import CoflexError, Finding, NotFound, Refused
+from coflex.domain.errors import CoflexError, Finding, NotFound, Refused, refuse
 
 if TYPE_CHECKING:
     from coflex.adapters.cli.settlement_folder import Folder
@@ -224,11 +224,23 @@ def _issue(place: Path, issued: date, due_days: int) -> list[Invoice]:
         answer = issue(lines, parties, past.inputs.period, terms, numbers, billed_on([*known, *made]))
         numbers = dict(answer.next_numbers)
         made += answer.invoices
+    refuse("Invoices", _order_faults(made, known))
     for one in made:  # all or none
         folder.invoice_file(one.number)
     for one in made:
         folder.put_invoice(one, forms(one))
     return made
+
+
+def _order_faults(made: Sequence[Invoice], known: Sequence[Invoice]) -> Iterator[Finding]:
+    """Invoices dated before one that their seller issued already."""
+    last: dict[str, date] = {}
+    for one in known:
+        last[one.seller.id] = max(one.issued, last.get(one.seller.id, one.issued))
+    for one in made:
+        if one.issued < last.get(one.seller.id, one.issued):
+            message = f"{one.seller.id} issued one on {last[one.seller.id]}; choose that day or a later one."
+            yield Finding(f"invoice {one.number}", "out_of_order", message)
 
 
 def forms(one: Invoice) -> dict[str, bytes]:
