@@ -177,6 +177,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"need": Need.TSO_BALANCING}, "no_payer"),
     ({"roles": {}}, "no_payer"),
     ({"provider": "dso"}, "own_account"),
+    ({"provider": "rounding"}, "reserved"),
     ({"need": Need.SHARED, "purchase": "nothing"}, "unknown_purchase"),
     ({"need": Need.SHARED, "purchase": "need", "roles": {Payer.DSO: "dso"}}, "no_payer"),
     ({"need": Need.SHARED, "purchase": "need", "provider": "tso"}, "own_account"),

@@ -17,9 +17,7 @@ from coflex.domain.errors import CoflexError, Unbalanced
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Account, Cause, Charge, Evidence, Line, Measure, Posting, Total
 from coflex.settlement.charges import EXACT
-
-ROUNDING = "rounding"
-ZERO = Decimal(0)
+from coflex.settlement.inputs import ROUNDING, ZERO
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from coflex.settlement.document import By, Compensation, Need, Payer, PenaltyKin
 ZERO = Decimal(0)
 MOST = Decimal(10) ** 15  # of any number of a delivery: exact amounts have an end
 SEPARATOR = "|"
+ROUNDING = "rounding"  # the account of what rounding leaves of shared purchases
 NO_EVIDENCE = Evidence()
 
 
@@ -198,6 +199,10 @@ def _form_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
         value = getattr(delivery, name)
         if not value or SEPARATOR in value or "#" in value:
             yield Finding(place, "malformed", f"'{name}' is '{value}'; give a name without '|' and '#'.")
+    if ROUNDING in (delivery.provider, delivery.buyer, *delivery.roles.values()):
+        yield Finding(
+            place, "reserved", f"'{ROUNDING}' is an account of the books and no party; call the party otherwise."
+        )
     if delivery.start.tzinfo is None or delivery.start.utcoffset():
         yield Finding(place, "not_utc", "The start is no instant in UTC; write it with Z at its end.")
     if delivery.minutes < 1:
