@@ -200,9 +200,7 @@ def _form_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
         if not value or SEPARATOR in value or "#" in value:
             yield Finding(place, "malformed", f"'{name}' is '{value}'; give a name without '|' and '#'.")
     if ROUNDING in (delivery.provider, delivery.buyer, *delivery.roles.values()):
-        yield Finding(
-            place, "reserved", f"'{ROUNDING}' is an account of the books and no party; call the party otherwise."
-        )
+        yield Finding(place, "reserved", f"'{ROUNDING}' is an account of the books; give the party another name.")
     if delivery.start.tzinfo is None or delivery.start.utcoffset():
         yield Finding(place, "not_utc", "The start is no instant in UTC; write it with Z at its end.")
     if delivery.minutes < 1:
