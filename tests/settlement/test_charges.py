@@ -20,7 +20,7 @@ from coflex.domain.statement import Cause, Evidence
 from coflex.settlement.books import balance, book, correct
 from coflex.settlement.charges import settle
 from coflex.settlement.dispute import Change, change
-from coflex.settlement.document import Need, Payer
+from coflex.settlement.document import Availability, Need, Payer
 from coflex.settlement.inputs import Bought, Contract, Held, Inputs
 from coflex.settlement.records import read
 from coflex.settlement.transfer import adjustments
@@ -168,6 +168,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"ordered_kwh": D(-1)}, "negative"),
     ({"measured_kwh": D("NaN")}, "no_number"),
     ({"measured_kwh": D("1e60")}, "no_number"),
+    ({"minutes": 10**70}, "out_of_range"),
     ({"bought": (Bought("a1", D(25), D("-1e60")),)}, "no_number"),
     ({"bought": (Bought("a1", D(25)),)}, "no_price"),
     ({"bought": (Bought("a1", D(25), D(1)), Bought("a1", D(1), D(1)))}, "awards"),
@@ -198,6 +199,16 @@ def test_inputs_that_cannot_be_settled_are_refused_with_the_place(changes: dict[
         settle(settled_inputs(faulty, delivery("good"), purchases=PURCHASES), RULES)
     assert code in {one.code for one in refused.value.findings}
     assert all("good" not in one.place for one in refused.value.findings)
+
+
+@pytest.mark.spec("SET-03", "SET-06")
+def test_capacity_below_the_grain_is_paid_and_taken_back_to_the_grain_of_money() -> None:
+    """1e-6 kW for a quarter-hour are 2.5e-10 MW h; at 1e6 EUR/MW/h 0.00025 EUR, of which half is kept."""
+    held = (Held("c1", D("1e-6"), D("1e6"), D("0.5")),)
+    one = delivery(rule="fcr", need=Need.TSO_BALANCING, bought=(), ordered_kwh=D(0), held=held)
+    rule = RULES["fcr"].model_copy(update={"availability": Availability(by_readiness=((D(0), D(0)), (D(1), D(1))))})
+    sums = {charge.cause: charge.amount_eur for charge in settle(settled_inputs(one), {"fcr": rule})}
+    assert (sums[Cause.AVAILABILITY], sums[Cause.CLAW_BACK]) == (D("0.00025"), D("-0.000125"))
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -22,6 +22,7 @@ from coflex.settlement.document import By, Compensation, Need, Payer, PenaltyKin
 
 ZERO = Decimal(0)
 MOST = Decimal(10) ** 15  # of any number of a delivery: exact amounts have an end
+MOST_MINUTES = 366 * 24 * 60
 SEPARATOR = "|"
 ROUNDING = "rounding"  # the account of what rounding leaves of shared purchases
 NO_EVIDENCE = Evidence()
@@ -203,8 +204,8 @@ def _form_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
         yield Finding(place, "reserved", f"'{ROUNDING}' is an account of the books; give the party another name.")
     if delivery.start.tzinfo is None or delivery.start.utcoffset():
         yield Finding(place, "not_utc", "The start is no instant in UTC; write it with Z at its end.")
-    if delivery.minutes < 1:
-        yield Finding(place, "out_of_range", "An interval lasts a minute or more; correct 'minutes'.")
+    if not 1 <= delivery.minutes <= MOST_MINUTES:
+        yield Finding(place, "out_of_range", f"An interval lasts 1 to {MOST_MINUTES} minutes; correct 'minutes'.")
     yield from _number_faults(delivery, place)
     awards = [*(one.award for one in delivery.bought), *(one.award for one in delivery.held)]
     if len(set(awards)) < len(awards) or any(not one or SEPARATOR in one or "#" in one for one in awards):
