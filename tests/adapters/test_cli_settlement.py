@@ -215,14 +215,22 @@ def test_a_dispute_changes_one_delivery_and_both_settlements_are_kept(november: 
     }  # fmt: skip
 
 
-def test_on_a_full_disk_the_inputs_stay_as_they_were(november: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 1])
+def test_on_a_full_disk_dispute_and_inputs_stay_as_they_were(
+    november: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
     billed(november)
     say("dispute", november, "d2|a1|penalty", "--id", "x1", "--party", "dso", "--at", "2026-12-07T09:00:00Z",
         "--reason", "why")  # fmt: skip
     before = contents(november)
 
+    sync, written = os.fsync, list[int]()
+
     def full(descriptor: int) -> None:
-        raise OSError(ENOSPC, "No space left on device")
+        if len(written) == room:
+            raise OSError(ENOSPC, "No space left on device")
+        written.append(descriptor)
+        sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     refused("decide", november, "x1", "--by", "mo", "--at", "2026-12-09T09:00:00Z", "--reason", "protocol",

@@ -481,8 +481,7 @@ def _decide(
         posted = disputes.difference(decided, folder.posted, settle(inputs, rules), inputs.period)
         seller = next(line.charge.seller for line in folder.posted if line.charge.root == decided.line)
         cents = sum(one.balance_cents for one in accounts(posted.lines, inputs.period) if one.party == seller)
-        folder.put_inputs(after)
-    folder.put_dispute(decided, new=False)
+    folder.put_dispute(decided, new=False, inputs=after if decided.state is disputes.State.CHANGED else None)
     return Contested(decided.id, decided.line, decided.state, cents)
 
 

@@ -120,7 +120,7 @@ class Folder:
         for name, text in beside.items():
             (place / name).write_text(text, encoding="utf-8", newline="")
         # A run is there once its lines are: they come last, and with them the run is whole.
-        _put(place / "lines.json", write(lines))
+        _put({place / "lines.json": write(lines)})
         return place
 
     def invoice_file(self, number: str) -> Path:
@@ -136,21 +136,18 @@ class Folder:
         file.parent.mkdir(exist_ok=True)
         for ending, form in forms.items():
             file.with_suffix(f".{ending}").write_bytes(form)
-        _put(file, write(invoice))
+        _put({file: write(invoice)})
         return file
 
-    def put_dispute(self, dispute: Dispute, new: bool) -> Path:
-        """Keep a dispute. Raises CoflexError when a new one's id is taken."""
+    def put_dispute(self, dispute: Dispute, new: bool, inputs: Inputs | None = None) -> Path:
+        """Keep a dispute, and what the next run settles where its decision changed that. Raises CoflexError when a new
+        one's id is taken."""
         file = self._dispute_file(dispute.id)
         file.parent.mkdir(exist_ok=True)
         if new and file.exists():
             raise CoflexError(f"There is a dispute {dispute.id} already.", "Give another id.")
-        _put(file, write(dispute))
+        _put({file: write(dispute)} | ({} if inputs is None else {self.place / "inputs.json": write(inputs)}))
         return file
-
-    def put_inputs(self, inputs: Inputs) -> None:
-        """What the next run settles."""
-        _put(self.place / "inputs.json", write(inputs))
 
     def _dispute_file(self, name: str) -> Path:
         return self.place / "disputes" / f"{_file_name(name)}.json"
@@ -213,14 +210,19 @@ def _euros(cents: int) -> str:
     return f"{Decimal(cents) / 100:.2f}"
 
 
-def _put(file: Path, text: str) -> None:
-    """Write a file whole or not at all: on a disk that is full, what was there stays."""
-    beside = file.with_name(f"{file.name}.part")
-    with beside.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(beside, file)
+def _put(texts: Mapping[Path, str]) -> None:
+    """Write files whole and together, or none: on a disk that is full, what was there stays."""
+    for file, text in texts.items():
+        with _beside(file).open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+    for file in texts:
+        os.replace(_beside(file), file)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.part")
 
 
 def _file_name(name: str) -> str:
