@@ -185,6 +185,11 @@ def test_a_purchase_is_shared_by_rules_that_say_how_and_before_its_day_is_settle
     with pytest.raises(Conflict, match="no result"):
         offered(world, session=next(one.id for one in world.state.all(SessionEntry) if not one.outcome))
     id = offered(world)["id"]
+    with pytest.raises(Refused) as caught:
+        world.by_two("settlement_terms.set", "global_energy", from_day=DAY, document="mfrr", methods=["nominated"])
+    assert codes(caught) == {"no_sharing"}
+    world.by_two("settlement_terms.set", "local_energy", from_day=DAY, document="uftp", methods=["nominated"])
+    world.by_two("settlement_terms.set", "global_energy", from_day="2016-07-06", document="mfrr", methods=["nominated"])
     world.settle()
     with pytest.raises(Refused) as caught:
         world.do("shared_purchase.agree", "dso", id)

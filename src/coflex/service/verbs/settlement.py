@@ -20,6 +20,7 @@ from coflex.domain.party import Role
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Cause
 from coflex.metering.baselines.document import check_allowed, methods
+from coflex.register.market import SessionEntry
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.settlement import (
@@ -28,12 +29,13 @@ from coflex.register.settlement import (
     Kept,
     SettlementRun,
     SettlementTerms,
+    SharedPurchase,
     Terms,
     lines_in,
     packed,
 )
 from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
-from coflex.service.orders import Draft
+from coflex.service.orders import Draft, awards_of
 from coflex.service.ports import Note
 from coflex.service.posting import (
     Proposed,
@@ -52,6 +54,7 @@ from coflex.service.settling import CATALOGUE, period_of, rule_in, service_of, u
 from coflex.service.state import State
 from coflex.service.verbs.order_forms import text_faults
 from coflex.service.verbs.resource_forms import Form
+from coflex.settlement.document import Need, Rule
 from coflex.settlement.invoice import Details, Invoice, billed_on, issue, misformed
 from coflex.settlement.invoice import Terms as PaymentTerms
 from coflex.settlement.shelf import rule_text, rules
@@ -131,7 +134,9 @@ def _set_terms(state: State, context: Context, form: TermsForm) -> Outcome:
     form = form if form.methods else msgspec.structs.replace(form, methods=usual_methods(service, product.id))
     before = state.find(SettlementTerms, context.subject)
     kept = tuple(one for one in before.terms if one.from_day != form.from_day) if before is not None else ()
-    refuse("The terms", _terms_faults(state, form, rule.id, document, service))
+    refuse(
+        "The terms", [*_terms_faults(state, form, rule.id, document, service), *_unshared(state, context, form, rule)]
+    )
     made = Terms(form.from_day, rule.id, document, form.methods)
     entry = SettlementTerms(context.subject, tuple(sorted((*kept, made), key=lambda one: one.from_day)))
     require_new(state, context, entry, ("terms",))
@@ -157,6 +162,14 @@ def _terms_faults(state: State, form: TermsForm, rule: str, document: str, servi
         if name not in methods():
             yield Finding("methods", "unknown_method", f"There is no method '{name}'; choose {', '.join(methods())}.")
         yield from check_allowed(name, service)
+
+
+def _unshared(state: State, context: Context, form: TermsForm, rule: Rule) -> Iterator[Finding]:
+    """Purchases of the product that are shared, by a rule that does not say how: no run could settle them."""
+    for one in state.all(SharedPurchase) if Need.SHARED not in rule.payers else ():
+        awards = awards_of(state, state.get(SessionEntry, one.session)).values()
+        if one.ended is None and form.from_day <= one.day and context.subject in {mine[0].product for mine in awards}:
+            yield Finding("document", "no_sharing", f"'{one.id}' shares what {one.session} bought; add 'sharing'.")
 
 
 def _set_billing(state: State, context: Context, form: BillingForm) -> Outcome:
