@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Refused
-from coflex.domain.statement import Cause
+from coflex.domain.statement import Cause, Measure
 from coflex.settlement.books import Run, balance, book, correct
 from coflex.settlement.charges import settle
 from coflex.settlement.inputs import Contract, Inputs
@@ -207,12 +207,15 @@ def tampered(one: Invoice) -> list[tuple[str, Invoice]]:
         ("misadded", replace(one, gross_cents=one.gross_cents + 1)),
         ("misadded", replace(one, tax_cents=one.tax_cents - 1)),
         ("misadded", replace(one, positions=(wider, *one.positions[1:]))),
+        ("misadded", replace(one, positions=(replace(one.positions[0], unit="u9"), *one.positions[1:]))),
+        ("misadded", replace(one, positions=(replace(one.positions[0], measure=Measure.MVARH), *one.positions[1:]))),
+        ("wrong_period", replace(one, period="2026-12")),
         ("wrong_tax", replace(one, tax=Tax(Category.STANDARD, D(10)))),
     ]
 
 
 @pytest.mark.spec("SET-05", "SET-06")
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(15))
 def test_whatever_is_altered_on_an_invoice_is_found(number: int) -> None:
     code, altered = tampered(issued(RUN)[1])[number]
     assert code in {one.code for one in differences(altered, RUN.lines)}

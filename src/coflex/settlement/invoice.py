@@ -224,7 +224,7 @@ def tax_cents(net_cents: int, tax: Tax) -> int:
 
 
 def misadded(invoice: Invoice) -> Iterator[Finding]:
-    """Every sum of an invoice that does not re-add to the cent."""
+    """Every sum of an invoice that does not re-add to the cent, and what of it is not that of its lines."""
     place = f"invoice {invoice.number}"
     sums = (
         ("lines", invoice.sign * sum(line.cents for line in invoice.lines), invoice.net_cents),
@@ -236,14 +236,12 @@ def misadded(invoice: Invoice) -> Iterator[Finding]:
         if found != told:
             yield Finding(place, "misadded", f"Its {name} come to {found}, and it says {told}; have it issued anew.")
     made = _positions(invoice.lines, invoice.sign, {})
-    if [_counted(one) for one in made] != [_counted(one) for one in invoice.positions]:
+    if made != tuple(replace(one, corrects=()) for one in invoice.positions):
         yield Finding(place, "misadded", "Its positions are not the sums of its lines; have it issued anew.")
+    if not all(line.booking.startswith(f"{invoice.period} | ") for line in invoice.lines):
+        yield Finding(place, "wrong_period", "Its lines are booked in another period; have it issued anew.")
     if invoice.tax != tax_of(invoice.seller, invoice.customer):
         yield Finding(place, "wrong_tax", "Its tax is not that of its seller and customer; have it issued anew.")
-
-
-def _counted(position: Position) -> tuple[object, ...]:
-    return position.number, position.text, position.quantity, position.cents, position.lines
 
 
 def _blank(number: str, seller: Details, customer: Details, period: str, terms: Terms) -> Invoice:
