@@ -179,6 +179,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"roles": {}}, "no_payer"),
     ({"provider": "dso"}, "own_account"),
     ({"provider": "rounding"}, "reserved"),
+    ({"unit": "u\x01"}, "malformed"),
     ({"need": Need.SHARED, "purchase": "nothing"}, "unknown_purchase"),
     ({"need": Need.SHARED, "purchase": "need", "roles": {Payer.DSO: "dso"}}, "no_payer"),
     ({"need": Need.SHARED, "purchase": "need", "provider": "tso"}, "own_account"),

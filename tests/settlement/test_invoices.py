@@ -134,7 +134,7 @@ def test_parties_that_cannot_be_invoiced_are_all_named() -> None:
     [
         ({"vat_id": "01234567890"}, "vat_id"), ({"vat_id": "it01234567890"}, "vat_id"), ({"vat_id": "IT"}, "vat_id"),
         ({"endpoint": "01234567890"}, "endpoint"), ({"endpoint": "0211:"}, "endpoint"),
-        ({"endpoint": "211:IT1"}, "endpoint"),
+        ({"endpoint": "211:IT1"}, "endpoint"), ({"name": "A\x01B"}, "text"), ({"street": "Via\nRoma"}, "text"),
     ],
 )  # fmt: skip
 def test_what_the_norm_wants_of_numbers_and_addresses_is_asked_for_before(changes: Any, code: str) -> None:

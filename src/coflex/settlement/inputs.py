@@ -198,8 +198,8 @@ def _form_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
     """What is wrong with a delivery whatever its rule."""
     for name in ("id", "unit", "provider", "buyer", "session"):
         value = getattr(delivery, name)
-        if not value or SEPARATOR in value or "#" in value:
-            yield Finding(place, "malformed", f"'{name}' is '{value}'; give a name without '|' and '#'.")
+        if not value or SEPARATOR in value or "#" in value or not value.isprintable():
+            yield Finding(place, "malformed", f"'{name}' is {value!r}; give a name on one line without '|' and '#'.")
     if ROUNDING in (delivery.provider, delivery.buyer, *delivery.roles.values()):
         yield Finding(place, "reserved", f"'{ROUNDING}' is an account of the books; give the party another name.")
     if delivery.start.tzinfo is None or delivery.start.utcoffset():

@@ -302,6 +302,11 @@ def _faults(pairs: Mapping[tuple[str, str], object], parties: Mapping[str, Detai
             yield Finding(place, "incomplete", "Name, city and country stand on every invoice; add them.")
         else:
             yield from (Finding(place, code, message) for _, code, message in misformed(parties[party]))
+            texts = {name: getattr(parties[party], name) for name in ("name", "street", "city", "postcode", "iban")}
+            for name in (name for name, text in texts.items() if not text.isprintable()):
+                yield Finding(
+                    place, "text", f"'{name}' holds what is no letter on a line; no XML takes it, correct it."
+                )
     yield from _prefix_faults({seller for seller, _ in pairs if seller in parties}, parties)
     for seller, customer in pairs:
         if seller not in parties or customer not in parties:
