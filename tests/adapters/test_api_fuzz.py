@@ -45,6 +45,7 @@ THERE = {
     "metered_day": ["cu-act@2016-07-05"], "baseline_day": ["cu-act@2016-07-05"], "settlement": ["2016-07-05.1"],
     "period": ["2016-07-05", "2016-07", "2016-06"], "statement": ["2016-07-05.1.sp-1"], "invoice": ["invoice-sp-1"],
     "dispute": ["dispute-sp-1", "dispute-mo"], "owner_contract": ["owner-contract-1"],
+    "shared_purchase": ["shared-purchase-dso", "shared-purchase-tso"],
     "ready_day": ["sp-1-local@2016-07-05"],
 }  # fmt: skip
 PARTIES = ("mo", "sp-1", "dso", "tso", "owner", "ro")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from coflex.adapters.cli.settlement_evidence import certified_kwh
 from coflex.domain.statement import Evidence
 from coflex.evidence import certificate, message
+from coflex.settlement.document import Need
 from coflex.settlement.inputs import Contract, Inputs
 from coflex.settlement.records import Parties, read, write
 from coflex.settlement.shelf import rule_text, rules
@@ -105,6 +108,8 @@ def test_invoices_are_issued_once_in_every_form_with_numbers_that_go_on(november
     better = replace(inputs, deliveries=(replace(inputs.deliveries[0], measured_kwh=D(-18)), inputs.deliveries[1]))
     (november / "inputs.json").write_text(write(better))
     assert say("run", november)["corrected"] == say("run", november)["lines"] + 4
+    early = refused("invoice", november, "--issued", "2026-12-04")
+    assert {one["code"] for one in early["findings"]} == {"out_of_order"}
     later = say("invoice", november, "--issued", "2027-01-05")
     assert [one["number"] for one in later["invoices"]] == [
         "owner-000002", "platform-000002", "sp-000008",
@@ -144,8 +149,17 @@ def test_the_first_difference_is_told_with_what_both_sides_say(november: Path) -
     assert "form_differs" in {one["code"] for one in told["findings"]}  # the page beside it still says the old sum
 
 
+def twice(at: Path) -> None:
+    data = json.loads((at / "invoices/sp-000007.json").read_text())
+    (at / "invoices/sp-000008.json").write_text(json.dumps(data | {"number": "sp-000008"}))
+
+
 ALTERED: list[tuple[str, Callable[[Path], None], str]] = [
     ("a form", lambda at: (at / "invoices/sp-000007.csv").write_text("mine"), "form_differs"),
+    ("an invoice twice", twice, "billed_twice"),
+    ("the accounts of a run", lambda at: (at / "runs/0001/accounts.csv").write_text("mine"), "form_differs"),
+    ("its adjustments", lambda at: (at / "runs/0001/adjustments.csv").write_text("mine"), "form_differs"),
+    ("the owner's invoice", lambda at: (at / "invoices/owner-000001.json").unlink(), "not_billed"),
     ("no invoice", lambda at: (at / "invoices/platform-000001.json").unlink(), "not_billed"),
     ("the inputs of a run", lambda at: change_json(
         at / "runs/0001/inputs.json", lambda data: data["deliveries"][1].update(measured_kwh="-19")), "line_differs"),
@@ -199,6 +213,53 @@ def test_a_dispute_changes_one_delivery_and_both_settlements_are_kept(november: 
     assert {tuple(one["charge"]["evidence"]["certificates"]) for one in lines if one["charge"]["seller"] == "sp"} == {
         ("protocol-12",), ("certificates/u1.json",),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_on_a_full_disk_dispute_and_inputs_stay_as_they_were(
+    november: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    billed(november)
+    say("dispute", november, "d2|a1|penalty", "--id", "x1", "--party", "dso", "--at", "2026-12-07T09:00:00Z",
+        "--reason", "why")  # fmt: skip
+    before = contents(november)
+
+    sync, written = os.fsync, list[int]()
+
+    def full(descriptor: int) -> None:
+        if len(written) == room:
+            raise OSError(ENOSPC, "No space left on device")
+        written.append(descriptor)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused("decide", november, "x1", "--by", "mo", "--at", "2026-12-09T09:00:00Z", "--reason", "protocol",
+            "--change", "measured_kwh=-15", "--source", "p-12")  # fmt: skip
+    after = contents(november)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("prefix", ["platform", "A/B"])
+def test_invoices_are_issued_all_or_none(november: Path, prefix: str) -> None:
+    say("run", november)
+    taken = PARTIES | {"sp": replace(PARTIES["sp"], prefix=prefix)}
+    (november / "parties.json").write_text(write(Parties(tuple(taken.values()), {})))
+    refused("invoice", november, "--issued", "2026-12-05")
+    assert not list((november / "invoices").glob("*"))
+
+
+@pytest.mark.spec("SET-04")
+def test_energy_that_moves_between_parties_without_any_money_is_a_run_of_its_own(tmp_path: Path) -> None:
+    """24 of 25 kWh and then 23 are paid as ordered, inside the tolerance; the unit's party is out by 23."""
+    one = delivery("d1", "mfrr", need=Need.TSO_BALANCING, unit_brp="brp-a", provider_brp="brp-b",
+                   reference_eur_mwh=D(0), measured_kwh=D(-16))  # fmt: skip
+    for number, kwh in ((1, -16), (2, -17)):
+        (tmp_path / "inputs.json").write_text(write(Inputs("2026-11", (replace(one, measured_kwh=D(kwh)),))))
+        assert say("run", tmp_path)["run"] == f"{number:04}"
+        assert say("run", tmp_path)["run"].startswith("none")
+    told = (tmp_path / "runs/0002/adjustments.csv").read_text().splitlines()
+    assert [line.partition("brp-a,")[2] for line in told if "brp-a" in line] == ["-23"]
+    assert say("verify", tmp_path) == {"runs": 2, "lines": 2, "invoices": 0, "certified": 0}
 
 
 def test_a_dispute_without_a_change_is_upheld_or_taken_back(november: Path) -> None:

@@ -180,6 +180,8 @@ class Plain:
         c = self.context
         if offer.provider not in [one.provider for one in (*c.units.values(), *c.groups.values())]:
             yield "unknown_provider"
+        if all(buyer == offer.provider for buyer in c.buyers):
+            yield "own_account"
         if [offer.unit, offer.group].count(None) != 1:
             yield "unit_or_group"
         if offer.unit is not None:

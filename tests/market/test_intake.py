@@ -362,6 +362,16 @@ def test_a_unit_is_barred_from_the_moment_of_the_new_context_on_and_its_taken_of
     assert not kept.take([more])
 
 
+@pytest.mark.spec("MKT-03", "SET-06")
+def test_nobody_offers_where_only_the_party_itself_would_buy() -> None:
+    alone = plain_context(PLAN, buyers=("anna",))
+    (finding,) = intake(PLAN, [plain_offer(PLAN)], alone)[1]
+    assert (finding.place, finding.code) == ("offer o1", "own_account")
+    assert finding.message == f"{PLAN.id} buys for 'anna', which would pay itself; offer in another session."
+    assert set(no_longer(PLAN, [plain_offer(PLAN)], alone)) == {"o1"}
+    assert not intake(PLAN, [plain_offer(PLAN)], plain_context(PLAN, buyers=("anna", "tso")))[1]
+
+
 @pytest.mark.spec("MKT-03")
 def test_a_seller_that_is_not_qualified_for_the_product_is_refused() -> None:
     qualified = plain_context(PLAN, products_of={"a1": within("cm", 10**6), "ga": within("vc", 10**6)})

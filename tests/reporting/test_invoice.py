@@ -10,7 +10,7 @@ import re
 import zlib
 from base64 import a85decode
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ RUN = book(
     "2026-11",
 )
 ADDRESSED = {name: replace(one, endpoint=f"0211:{one.vat_id}") for name, one in PARTIES.items()}
+ZERO_RATED = PARTIES | {"sp": replace(PARTIES["sp"], vat_percent=D(0))}
 
 
 def made(
@@ -64,6 +65,8 @@ EVERY = [
     made(seller="owner"),
     made(seller="owner", back=True),
     made(parties=ADDRESSED),
+    made(parties=ZERO_RATED),
+    made(back=True, parties=ZERO_RATED),
 ]
 NAMES = [f"{one.kind}-{one.tax.category}-{bool(one.seller.endpoint)}" for one in EVERY]
 
@@ -222,6 +225,35 @@ def test_the_electronic_invoice_keeps_the_sums_of_the_norm(invoice: Invoice) -> 
     percent = root.find("cac:TaxTotal/cac:TaxSubtotal/cac:TaxCategory/cbc:Percent", BASE)
     assert (ids == [] and percent is None) == (invoice.tax.category is Category.OUTSIDE)
     assert invoice_ubl(invoice) == invoice_ubl(invoice)
+
+
+@pytest.mark.spec("SET-05")
+@pytest.mark.parametrize(
+    ("period", "days"),
+    [
+        ("2026-11-02", ("2026-11-02", "2026-11-02")),
+        ("2026-11", ("2026-11-01", "2026-11-30")),
+        ("2028-02", ("2028-02-01", "2028-02-29")),
+        ("November", ("2026-11-01", "2026-11-01")),
+        ("2026-13", ("2026-11-01", "2026-11-01")),
+    ],
+)
+def test_the_period_is_that_of_the_market_and_not_of_utc(period: str, days: tuple[str, str]) -> None:
+    """The first quarter-hour of 2 November in Rome is at 23 o'clock in UTC, the day before."""
+    one = made()
+    early = datetime(2026, 11, 1, 23, tzinfo=UTC)
+    lines = tuple(replace(line, charge=replace(line.charge, start=early)) for line in one.lines)
+    root = ElementTree.fromstring(invoice_ubl(replace(one, period=period, lines=lines)))
+    assert (value(root, "cac:InvoicePeriod/cbc:StartDate"), value(root, "cac:InvoicePeriod/cbc:EndDate")) == days
+
+
+def test_a_rate_of_zero_is_a_category_of_its_own_and_needs_no_reason() -> None:
+    """BR-S-05: a standard rate is above zero; BR-Z-05, BR-Z-10: a zero rate says 0 and no reason."""
+    root = ElementTree.fromstring(invoice_ubl(made(parties=ZERO_RATED)))
+    category = "cac:TaxTotal/cac:TaxSubtotal/cac:TaxCategory/"
+    assert (value(root, category + "cbc:ID"), value(root, category + "cbc:Percent")) == ("Z", "0")
+    assert root.find(category + "cbc:TaxExemptionReasonCode", BASE) is None
+    assert "VAT 0 %" in invoice_html(made(parties=ZERO_RATED))
 
 
 def test_a_correction_names_the_invoice_it_corrects() -> None:

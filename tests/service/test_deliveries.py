@@ -256,6 +256,16 @@ def test_two_orders_on_one_offer_are_one_delivery_of_the_unit() -> None:
     assert one.evidence.set_point.count("cu-0001") == 2
 
 
+@pytest.mark.spec("SET-02", "SET-05")
+def test_a_delivery_of_two_offers_names_both_as_its_evidence() -> None:
+    world = Settled()
+    order, point = another_order(world, at(0), at(15), 40)
+    world.sequencer.submit(put([replace(order, product=world.order.product), point]))
+    first = deliveries(world, "cu-0001")[0]
+    assert [one.award for one in first.bought] == ["sp-1/g.1", "sp-1/x.activation-x"]
+    assert first.evidence.offer == "sp-1/g, sp-1/x"
+
+
 def another_order(world: Settled, starts: datetime, ends: datetime, kw: int) -> tuple[ActivationOrder, SetPointEntry]:
     """An order of another product on cu-0001, which came after the one of the session."""
     pieces = (Piece(starts, ends, kw),)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coflex.adapters.store.journal_memory import MemoryJournal
 from coflex.domain.errors import CoflexError, GateClosed, NotFound, Refused
 from coflex.register.consents import Consent
+from coflex.register.outcomes import SessionOutcome, Step, outcome_id
 from coflex.register.prequalification import ProductQualification
 from coflex.register.resources import UnitEntry, UnitStatus
 from coflex.service.books import books
@@ -93,6 +94,22 @@ def test_units_offer_together_what_their_group_is_qualified_for_and_are_told_how
     made.submit(submit("sp-2", offer("other", 2, kw=[800])))
     made.submit(submit("sp-1", {"id": "a"}, verb="offer.withdraw"))
     made.submit(submit("sp-1", offer("b", 3, kw=[150]), verb="offer.replace"))
+
+
+@pytest.mark.spec("MKT-03", "SET-06")
+def test_a_party_does_not_offer_to_a_session_that_buys_for_it() -> None:
+    made, _ = platform()
+    made.submit(submit("sp-1", offer("before", 1)))
+    gate = made.machine.state(TENANT).get(SessionOutcome, outcome_id(FIRST, Step.GATE))
+    made.submit(put([replace(gate, buyer="sp-1")]))
+    for verb, body in (("offer.submit", offer("a", 3)), ("offer.replace", offer("before", 1, kw=[50]))):
+        with pytest.raises(Refused) as refused:
+            made.submit(submit("sp-1", body, verb=verb))
+        ((code, message),) = {(one.code, one.message) for one in refused.value.findings}
+        assert code == "own_account"
+        assert message == "local-1 buys for 'sp-1', which would pay itself; offer in another session."
+    made.submit(submit("sp-2", offer("a", 2)))
+    made.submit(submit("sp-1", {"id": "before"}, verb="offer.withdraw"))
 
 
 def test_two_providers_may_name_their_offers_alike() -> None:

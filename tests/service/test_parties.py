@@ -71,6 +71,14 @@ def test_all_faults_of_a_registration_are_told_at_once(world: World) -> None:
     assert world.state.find(PartyEntry, "no blanks") is None
 
 
+@pytest.mark.spec("SET-06")
+@pytest.mark.parametrize("id", ["rounding", "platform"])
+def test_no_party_is_called_as_an_account_of_the_settlement(world: World, id: str) -> None:
+    with pytest.raises(Refused) as caught:
+        world.do("party.register", id, id=id, name="X", roles=[Role.TSO])
+    assert codes(caught) == {"id"}
+
+
 def test_a_typo_in_a_form_is_refused(world: World) -> None:
     with pytest.raises(Refused, match="The request"):
         world.do("party.register", "x", id="x", name="X", roles=["observer"], colour="red")

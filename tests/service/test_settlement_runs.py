@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Conflict, Forbidden, NotFound, NotReady, Refused
+from coflex.domain.party import Role
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.resources import PointEntry
@@ -185,6 +186,10 @@ def test_terms_are_sound_new_and_for_days_that_are_not_settled(world: Settled) -
         ("2016-08-01", "mfrr"),
     ]
     world.settle()
+    with pytest.raises(Refused) as caught:  # or days before would be settled by it too
+        form = {"from_day": "2016-07-06", "document": FEE.replace("with_fee", "catalogue-global_energy")}
+        world.by_two("settlement_terms.set", "global_energy", **form)
+    assert codes(caught) == {"rule_id"}
     changed = FEE.replace("0.2", "0.3")
     bad = {"from_day": DAY, "document": changed, "methods": ["rolling", "rolling", "none"]}
     with pytest.raises(Refused) as caught:
@@ -304,6 +309,19 @@ def test_an_invoice_is_dated_a_week_ahead_at_the_most(world: Settled) -> None:
     assert world.do("invoice.issue", "mo", FIRST, issued="2016-07-13")["invoices"]
 
 
+@pytest.mark.spec("SET-05", "SET-06")
+def test_an_operator_of_the_market_that_buys_in_it_owes_itself_a_fee_and_no_invoice(world: Settled) -> None:
+    """6 EUR, and a fifth of it from the TSO to itself."""
+    world.by_two("settlement_terms.set", "global_energy", from_day=DAY, document=FEE, methods=["nominated"])
+    both = [(name, world.state.get(PartyEntry, name)) for name in ("mo", "tso")]
+    roles = {"mo": (Role.REGISTER_OPERATOR,), "tso": (Role.TSO, Role.MARKET_OPERATOR)}
+    world.sequencer.submit(put([replace(one, party=replace(one.party, roles=roles[name])) for name, one in both]))
+    run = world.do("settlement.run", "tso", PERIOD)
+    assert (run["paid_cents"], run["received_cents"], run["fee_cents"]) == (600, 600, 0)
+    assert world.statement("tso").balance_cents == -600
+    assert world.do("invoice.issue", "tso", FIRST, **ISSUED)["invoices"] == ["sp-1-000001"]
+
+
 @pytest.mark.spec("SET-05")
 def test_no_statement_takes_the_place_of_an_invoice(world: Settled) -> None:
     like_a_run = {"name": "SP-1", "city": "Rome", "country": "IT", "prefix": f"{SECOND}.sp"}
@@ -331,6 +349,9 @@ def test_a_party_says_how_its_invoices_name_it_and_nobody_elses(world: Settled) 
     with pytest.raises(Refused) as caught:
         world.do("billing_details.set", "sp-1", "sp-1", **bad)
     assert codes(caught) == {"empty", "country", "out_of_range", "no_vat_id", "taken"}
+    with pytest.raises(Refused) as caught:
+        world.do("billing_details.set", "sp-1", "sp-1", **(form | {"vat_id": "01234567890", "endpoint": "mine"}))
+    assert codes(caught) == {"vat_id", "endpoint"}
     person = replace(world.state.get(PartyEntry, "sp-2"), personal_commitment="ab" * 32)
     world.sequencer.submit(put([person]))
     with pytest.raises(Conflict, match="natural person"):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from coflex.domain.errors import CoflexError
 from coflex.domain.statement import Cause, Charge, Evidence, Line, Measure
-from coflex.settlement.books import ROUNDING, accounts, balance, book, booking_of, correct, spread
+from coflex.settlement.books import accounts, balance, book, booking_of, correct, spread
 from coflex.settlement.charges import settle
-from coflex.settlement.inputs import Inputs
+from coflex.settlement.inputs import ROUNDING, Inputs
 from support.settling import RULES, START, D, delivery, periods, settled_inputs
 
 amounts = st.decimals(-1000, 1000, places=9)

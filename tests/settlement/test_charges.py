@@ -20,7 +20,7 @@ from coflex.domain.statement import Cause, Evidence
 from coflex.settlement.books import balance, book, correct
 from coflex.settlement.charges import settle
 from coflex.settlement.dispute import Change, change
-from coflex.settlement.document import Need, Payer
+from coflex.settlement.document import Availability, Need, Payer
 from coflex.settlement.inputs import Bought, Contract, Held, Inputs
 from coflex.settlement.records import read
 from coflex.settlement.transfer import adjustments
@@ -167,6 +167,9 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"ordered_kwh": D(26)}, "beyond_awards"),
     ({"ordered_kwh": D(-1)}, "negative"),
     ({"measured_kwh": D("NaN")}, "no_number"),
+    ({"measured_kwh": D("1e60")}, "no_number"),
+    ({"minutes": 10**70}, "out_of_range"),
+    ({"bought": (Bought("a1", D(25), D("-1e60")),)}, "no_number"),
     ({"bought": (Bought("a1", D(25)),)}, "no_price"),
     ({"bought": (Bought("a1", D(25), D(1)), Bought("a1", D(1), D(1)))}, "awards"),
     ({"held": (Held("c1", D(1), D(1)),)}, "no_availability"),
@@ -175,6 +178,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"need": Need.TSO_BALANCING}, "no_payer"),
     ({"roles": {}}, "no_payer"),
     ({"provider": "dso"}, "own_account"),
+    ({"provider": "rounding"}, "reserved"),
+    ({"unit": "u\x01"}, "malformed"),
     ({"need": Need.SHARED, "purchase": "nothing"}, "unknown_purchase"),
     ({"need": Need.SHARED, "purchase": "need", "roles": {Payer.DSO: "dso"}}, "no_payer"),
     ({"need": Need.SHARED, "purchase": "need", "provider": "tso"}, "own_account"),
@@ -195,6 +200,16 @@ def test_inputs_that_cannot_be_settled_are_refused_with_the_place(changes: dict[
         settle(settled_inputs(faulty, delivery("good"), purchases=PURCHASES), RULES)
     assert code in {one.code for one in refused.value.findings}
     assert all("good" not in one.place for one in refused.value.findings)
+
+
+@pytest.mark.spec("SET-03", "SET-06")
+def test_capacity_below_the_grain_is_paid_and_taken_back_to_the_grain_of_money() -> None:
+    """1e-6 kW for a quarter-hour are 2.5e-10 MW h; at 1e6 EUR/MW/h 0.00025 EUR, of which half is kept."""
+    held = (Held("c1", D("1e-6"), D("1e6"), D("0.5")),)
+    one = delivery(rule="fcr", need=Need.TSO_BALANCING, bought=(), ordered_kwh=D(0), held=held)
+    rule = RULES["fcr"].model_copy(update={"availability": Availability(by_readiness=((D(0), D(0)), (D(1), D(1))))})
+    sums = {charge.cause: charge.amount_eur for charge in settle(settled_inputs(one), {"fcr": rule})}
+    assert (sums[Cause.AVAILABILITY], sums[Cause.CLAW_BACK]) == (D("0.00025"), D("-0.000125"))
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -13,6 +13,8 @@ from coflex.domain.statement import Cause, Line
 from coflex.settlement.books import book, correct
 from coflex.settlement.charges import settle
 from coflex.settlement.dispute import Change, Dispute, State, change, decide, difference, open_dispute, withdraw
+from coflex.settlement.document import Need, Payer
+from coflex.settlement.inputs import Bought, Purchase
 from coflex.settlement.records import read, write
 from support.settling import RULES, START, D, delivery, settled_inputs
 
@@ -80,6 +82,15 @@ def test_who_has_no_part_in_a_line_does_not_dispute_it() -> None:
         open_dispute("x1", line(), "dso", START, " ")
     with pytest.raises(CoflexError, match="time zone"):
         open_dispute("x1", line(), "dso", datetime(2026, 11, 2), "why")  # noqa: DTZ001  what is refused
+
+
+def test_what_rounding_left_is_not_contested_since_it_follows_from_other_lines() -> None:
+    shared = delivery(need=Need.SHARED, purchase="half", bought=(Bought("a1", D(25), bid_eur_mwh=D("80.4")),))
+    half = Purchase("half", needs={Payer.DSO: D(1), Payer.TSO: D(1)})
+    lines = book(settle(settled_inputs(shared, purchases=(half,)), RULES), INPUTS.period).lines
+    rounding = next(one for one in lines if one.charge.cause is Cause.ROUNDING)
+    with pytest.raises(Conflict, match="what rounding left"):
+        open_dispute("x1", rounding, rounding.charge.seller, START, "a cent")
 
 
 def test_a_decided_dispute_stays_so() -> None:

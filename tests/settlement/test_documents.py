@@ -59,6 +59,23 @@ def test_numbers_are_read_as_they_are_written() -> None:
     assert rule.fee.share == D("0.1") and rule.fee.eur_mwh == D("0.3")
 
 
+@pytest.mark.parametrize(
+    ("part", "place"),
+    [
+        ("penalty: {kind: fixed, eur_mwh: 1e70}", "penalty.eur_mwh"),
+        ("penalty: {kind: share, share: 1e70}", "penalty.share"),
+        ("fee: {eur_mwh: 1e70}", "fee.eur_mwh"),
+        ("transfer: {compensation: fixed, eur_mwh: -1e70}", "transfer.eur_mwh"),
+        ("payment: {curve: [[0, 0], [1, 1e70]]}", "payment.curve"),
+        ("payment: {cap: 1e70}", "payment.cap"),
+        ("availability: {by_readiness: [[0, -1e70], [1, 1]]}", "availability.by_readiness"),
+    ],
+)
+def test_a_number_beyond_all_measure_is_a_slip(part: str, place: str) -> None:
+    (found,) = codes(f"{SMALL}{part}\n")
+    assert found.partition(": ")[2].startswith(place)
+
+
 def test_every_fault_is_told_at_once_with_line_and_path() -> None:
     found = codes(
         """\

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.domain.errors import Refused
-from coflex.domain.statement import Cause
-from coflex.settlement.books import Run, book, correct
+from coflex.domain.statement import Cause, Measure
+from coflex.settlement.books import Run, balance, book, correct
 from coflex.settlement.charges import settle
-from coflex.settlement.inputs import Inputs
+from coflex.settlement.inputs import Contract, Inputs
 from coflex.settlement.invoice import Category, Invoice, Kind, Tax, Terms, billed_on, issue, misadded, tax_cents
 from coflex.settlement.records import Lines, Parties, lines_of, read, write
 from coflex.settlement.trail import gaps, trail
-from coflex.settlement.verify import differences, not_billed
+from coflex.settlement.verify import billed_twice, differences, not_billed
 from support.settling import RULES, D, delivery, periods, settled_inputs
 from support.settling_parties import PARTIES
 
@@ -129,6 +129,38 @@ def test_parties_that_cannot_be_invoiced_are_all_named() -> None:
         issue(RUN.lines, reverse, "2026-11", TERMS, {})
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"vat_id": "01234567890"}, "vat_id"), ({"vat_id": "it01234567890"}, "vat_id"), ({"vat_id": "IT"}, "vat_id"),
+        ({"endpoint": "01234567890"}, "endpoint"), ({"endpoint": "0211:"}, "endpoint"),
+        ({"endpoint": "211:IT1"}, "endpoint"), ({"name": "A\x01B"}, "text"), ({"street": "Via\nRoma"}, "text"),
+    ],
+)  # fmt: skip
+def test_what_the_norm_wants_of_numbers_and_addresses_is_asked_for_before(changes: Any, code: str) -> None:
+    """EN 16931: BR-CO-09, a country before each VAT number; BR-62, a scheme with each electronic address."""
+    with pytest.raises(Refused) as refused:
+        issue(RUN.lines, PARTIES | {"sp": replace(PARTIES["sp"], **changes)}, "2026-11", TERMS, {})
+    assert [(one.place, one.code) for one in refused.value.findings] == [("party sp", code)]
+    sound = replace(PARTIES["sp"], vat_id="EL123456789", endpoint="EM:bills@sp.example")
+    assert issue(RUN.lines, PARTIES | {"sp": sound}, "2026-11", TERMS, {}).invoices
+
+
+def test_two_sellers_do_not_give_the_same_numbers() -> None:
+    with pytest.raises(Refused) as refused:
+        issue(RUN.lines, PARTIES | {"platform": replace(PARTIES["platform"], prefix="sp")}, "2026-11", TERMS, {})
+    assert [(one.place, one.code) for one in refused.value.findings] == [("party sp", "taken")]
+
+
+@pytest.mark.spec("SET-05", "SET-06")
+def test_who_operates_the_market_and_buys_in_it_sends_itself_no_bill() -> None:
+    run = book(settle(settled_inputs(delivery("d1"), platform="dso"), RULES), "2026-11")
+    assert [(one.seller.id, one.customer.id, one.net_cents) for one in issued(run)] == [("sp", "dso", 200)]
+    assert list(not_billed(issued(run), run.lines)) == []
+    money = balance(run.accounts, "dso")
+    assert (money.paid, money.received, money.fees, money.difference) == (200, 200, 0, 0)
+
+
 # ---------------------------------------------------------------- verification
 
 
@@ -138,6 +170,21 @@ def test_an_invoice_that_is_right_has_no_difference_to_its_evidence() -> None:
     assert [fault for one in made for fault in differences(one, RUN.lines)] == []
     assert list(not_billed(made, RUN.lines)) == []
     assert [one.place for one in not_billed(made[:1], RUN.lines)] == ["sp to dso"]
+    assert [(one.place, one.code) for one in billed_twice([*made, replace(made[1], number="sp-000002")])] == [
+        ("invoice sp-000002", "billed_twice")
+    ]
+    assert list(billed_twice(made)) == []
+
+
+@pytest.mark.spec("SET-05")
+def test_an_owner_without_details_is_paid_by_its_statement_and_lacks_no_invoice() -> None:
+    run = book(
+        settle(settled_inputs(delivery(), contracts=(Contract("u1", "sp", "owner", D("0.5")),)), RULES), "2026-11"
+    )
+    made = [one for one in issued(run) if one.seller.id != "owner"]
+    assert [one.place for one in not_billed(made, run.lines)] == ["owner to sp"]
+    assert list(not_billed(made, run.lines, {"sp", "platform"})) == []
+    assert [one.place for one in not_billed(made[:1], run.lines, {"platform"})] == ["sp to dso"]
 
 
 def tampered(one: Invoice) -> list[tuple[str, Invoice]]:
@@ -160,12 +207,15 @@ def tampered(one: Invoice) -> list[tuple[str, Invoice]]:
         ("misadded", replace(one, gross_cents=one.gross_cents + 1)),
         ("misadded", replace(one, tax_cents=one.tax_cents - 1)),
         ("misadded", replace(one, positions=(wider, *one.positions[1:]))),
+        ("misadded", replace(one, positions=(replace(one.positions[0], unit="u9"), *one.positions[1:]))),
+        ("misadded", replace(one, positions=(replace(one.positions[0], measure=Measure.MVARH), *one.positions[1:]))),
+        ("wrong_period", replace(one, period="2026-12")),
         ("wrong_tax", replace(one, tax=Tax(Category.STANDARD, D(10)))),
     ]
 
 
 @pytest.mark.spec("SET-05", "SET-06")
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(15))
 def test_whatever_is_altered_on_an_invoice_is_found(number: int) -> None:
     code, altered = tampered(issued(RUN)[1])[number]
     assert code in {one.code for one in differences(altered, RUN.lines)}

@@ -37,7 +37,7 @@ NAMED = {
     "offer": "o-1",
     "metered_day": "cu-act@2016-07-05", "baseline_day": "cu-act@2016-07-05", "period": SETTLED, "settlement": RUN,
     "statement": f"{RUN}.{{}}", "invoice": "invoice-{}", "dispute": "dispute-{}",
-    "owner_contract": "owner-contract-1",
+    "owner_contract": "owner-contract-1", "shared_purchase": "shared-purchase-{}",
     "ready_day": "sp-1-local@2016-07-05",
 }  # fmt: skip
 # Operations that another record suits better: a session with a result, a scheduling unit that has come so far.
@@ -133,6 +133,10 @@ BODIES: dict[str, Any] = {
     "owner_contract_offer": {
         "unit": "cu-act", "from_day": "2016-08-01", "share": "0.6", "eur_mwh": "3", "penalty_share": "0.2",
         "until_day": "2016-12-31",
+    },
+    "shared_purchase_offer": {
+        "session": OUTCOME, "costs": [{"group": "dso", "eur": "1"}],
+        "sharers": [{"role": "dso", "party": "dso", "need": "1"}, {"role": "tso", "party": "tso", "need": "2"}],
     },
     "settlement_run": {"incomplete": True},
     "settlement_rerun": {"inputs": "0" * 64, "reason": "Readings were corrected."},

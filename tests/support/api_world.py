@@ -51,6 +51,8 @@ from coflex.register.settlement import (
     ReadyDay,
     SettlementRun,
     SettlementTerms,
+    SharedPurchase,
+    Sharer,
     StatementEntry,
     Terms,
     packed,
@@ -60,7 +62,7 @@ from coflex.service.posting import kept_invoice
 from coflex.settlement.books import book
 from coflex.settlement.charges import settle
 from coflex.settlement.dispute import State
-from coflex.settlement.document import Need
+from coflex.settlement.document import Need, Payer
 from coflex.settlement.inputs import Bought, Delivery, Inputs
 from coflex.settlement.invoice import Details, issue
 from coflex.settlement.invoice import Terms as PaymentTerms
@@ -186,6 +188,14 @@ def _settlement() -> Iterator[Any]:
     yield OwnerContract(
         "owner-contract-1", "cu-act", "sp-1", "owner", Decimal("0.5"), Decimal(0), Decimal(0), date(2016, 8, 1)
     )
+    for party, role, buyer, part in (
+        ("dso", Payer.DSO, "tso", Payer.TSO),
+        ("tso", Payer.TSO, "dso", Payer.DSO),
+        ("brp", Payer.BRP, "dso", Payer.DSO),
+        ("mo", Payer.BRP, "dso", Payer.DSO),
+    ):
+        sharers = (Sharer(part, buyer, Decimal(1), LONG_AGO), Sharer(role, party, Decimal(1)))
+        yield SharedPurchase(f"shared-purchase-{party}", FIRST, day, buyer, sharers)
     bought = (Bought("a1", Decimal(25), Decimal(80), penalty_eur_mwh=Decimal(11)),)
     delivery = Delivery(
         id="d1", rule="uftp", unit="cu-act", provider="sp-1", buyer="dso", session=FIRST, need=Need.DSO_CONGESTION,

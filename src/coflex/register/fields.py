@@ -84,6 +84,7 @@ TOLD = ORDERING | {R.OWNER}
 # Who sees what was metered of a unit, and who what one party owes another.
 METERED = SIDES | MARKET | {R.GRANTED}
 OWING = MARKET | {R.SELLER, R.CUSTOMER}
+SHARING = frozenset({R.BUYER, R.CUSTOMER})
 
 
 def _rows(names: str, read: Iterable[Relation], write: Iterable[Relation]) -> dict[str, Rights]:
@@ -244,6 +245,11 @@ FIELDS: Mapping[str, Mapping[str, Rights]] = {
         **_rows("owner", SIDES | MARKET, FOLLOWS),
         **_rows("until_day", SIDES | MARKET, SIDES),
         **_rows("agreed", SIDES | MARKET, {R.OWNER}),
+    },
+    "shared_purchase": {
+        **_rows("id session buyer costs", SHARING | MARKET, {R.BUYER}),
+        **_rows("day", SHARING | MARKET, FOLLOWS),
+        **_rows("sharers ended", SHARING | MARKET, SHARING),
     },
     "settlement_run": {
         **_rows("id period number first_day last_day", MARKET, MARKET | FOLLOWS),

@@ -18,7 +18,8 @@ from coflex.domain.reading import Quality
 from coflex.domain.statement import Charge, Line, Total
 from coflex.register.packing import canonical, deflated, inflated
 from coflex.settlement.dispute import State as DisputeState
-from coflex.settlement.inputs import Inputs
+from coflex.settlement.document import Payer
+from coflex.settlement.inputs import Inputs, Purchase
 from coflex.settlement.invoice import Details, Invoice, Kind, Position, Tax
 
 T = TypeVar("T")
@@ -178,6 +179,57 @@ class OwnerContract:
         return same and all(one.until_day is None or begins <= one.until_day for one in (self, other))
 
 
+# ---------------------------------------------------------------- who pays together
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """Who pays a part of a purchase, as what (`dso`, `tso` or `brp`), and what it needed of it, in any unit that is the
+    same for all. `agreed`: since when it agrees."""
+
+    role: Payer
+    party: str
+    need: Decimal
+    agreed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostAlone:
+    """What a sharer, or a group of them as "dso+tso", would have paid alone."""
+
+    group: str
+    eur: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPurchase:
+    """What a session bought for a delivery day and several pay together; it counts once all of them agreed. `buyer`:
+    for whom the session bought, and who offers to share. `costs`: for rules that share by the Shapley value. `ended`:
+    taken back, or declined, before all agreed."""
+
+    id: str
+    session: str
+    day: date
+    buyer: str
+    sharers: tuple[Sharer, ...]
+    costs: tuple[CostAlone, ...] = ()
+    ended: datetime | None = None
+
+    @property
+    def agreed(self) -> bool:
+        return self.ended is None and all(one.agreed is not None for one in self.sharers)
+
+    @property
+    def roles(self) -> dict[Payer, str]:
+        """Who plays which part."""
+        return {one.role: one.party for one in self.sharers}
+
+    def purchase(self) -> Purchase:
+        """As it is settled."""
+        needs = {one.role: one.need for one in self.sharers}
+        return Purchase(self.id, needs, {one.group: one.eur for one in self.costs})
+
+
 # ---------------------------------------------------------------- runs
 
 
@@ -335,6 +387,7 @@ RECORDS: dict[str, type[object]] = {
     "settlement_terms": SettlementTerms,
     "billing_details": BillingDetails,
     "owner_contract": OwnerContract,
+    "shared_purchase": SharedPurchase,
     "settlement_run": SettlementRun,
     "settlement_kept": Kept,
     "statement": StatementEntry,

@@ -64,7 +64,7 @@ def facts(invoice: Invoice) -> tuple[tuple[str, str], ...]:
 def sums(invoice: Invoice) -> tuple[tuple[str, str], ...]:
     """What stands at the foot of an invoice."""
     tax = invoice.tax
-    rate = f"VAT {tax.percent.normalize():f} %" if tax.category is Category.STANDARD else "VAT"
+    rate = f"VAT {tax.percent.normalize():f} %" if tax.category in (Category.STANDARD, Category.ZERO) else "VAT"
     total = "Total due" if invoice.kind is Kind.INVOICE else "Total credited"
     return (
         ("Net", money(invoice.net_cents)),

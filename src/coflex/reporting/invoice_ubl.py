@@ -7,11 +7,11 @@ negative (BR-27) and price times quantity is the amount to the cent; MWh and MW 
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 from xml.etree import ElementTree
 
 from coflex.reporting.invoice import quantity
-from coflex.settlement.invoice import Category, Details, Invoice, Kind, Position, Tax
+from coflex.settlement.invoice import Category, Details, Invoice, Kind, Position, Tax, days_of
 
 CAC = "urn:oasis:names:specification:ubl:schema:xsd:CommonAggregateComponents-2"
 CBC = "urn:oasis:names:specification:ubl:schema:xsd:CommonBasicComponents-2"
@@ -58,14 +58,22 @@ def _head(root: _Element, invoice: Invoice) -> None:
         _text(root, "CreditNoteTypeCode", "381")
     _text(root, "DocumentCurrencyCode", "EUR")
     _text(root, "BuyerReference", invoice.period)
-    if invoice.lines:
-        first = min(line.charge.start for line in invoice.lines)
-        last = max(line.charge.start + timedelta(minutes=line.charge.minutes) for line in invoice.lines)
+    days = days_of(invoice.period) or _days_of_lines(invoice)
+    if days is not None:
         period = _part(root, "InvoicePeriod")
-        _text(period, "StartDate", first.astimezone(UTC).date().isoformat())
-        _text(period, "EndDate", (last - timedelta(microseconds=1)).astimezone(UTC).date().isoformat())
+        _text(period, "StartDate", days[0].isoformat())
+        _text(period, "EndDate", days[1].isoformat())
     for number in invoice.corrects:
         _text(_part(_part(root, "BillingReference"), "InvoiceDocumentReference"), "ID", number)
+
+
+def _days_of_lines(invoice: Invoice) -> tuple[date, date] | None:
+    """The first and the last day, in UTC, of the lines of an invoice whose period has a name of its own."""
+    if not invoice.lines:
+        return None
+    first = min(line.charge.start for line in invoice.lines)
+    last = max(line.charge.start + timedelta(minutes=line.charge.minutes) for line in invoice.lines)
+    return first.astimezone(UTC).date(), (last - timedelta(microseconds=1)).astimezone(UTC).date()
 
 
 def _party(role: _Element, details: Details, tax: Tax) -> None:
@@ -126,7 +134,7 @@ def _line(root: _Element, invoice: Invoice, position: Position) -> None:
     line = _part(root, "InvoiceLine" if invoice.kind is Kind.INVOICE else "CreditNoteLine")
     _text(line, "ID", str(position.number))
     counted = quantity(position)
-    note = f"{position.lines} lines" + (f", {counted}" if counted else "")
+    note = f"{position.lines} line{'s' * (position.lines != 1)}" + (f", {counted}" if counted else "")
     _text(line, "Note", note)
     _text(line, f"{name}Quantity", "-1" if position.cents < 0 else "1", unitCode=PIECE)
     _money(line, "LineExtensionAmount", position.cents)

@@ -5,6 +5,7 @@
     parts of one unit         ->  one delivery for each session and product, judged once
     an order's rest           ->  a delivery of its own: what no unit was told to give, or failed and nobody replaced
     an award of capacity      ->  a delivery of what its group or unit held ready
+    a session's purchase      ->  paid by its buyer, or by all who agreed to share it
 
 Energies to 0.001 kWh. A set point that lies in the past counts as carried out: what was not done shows in the meter.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from typing import TypedDict
 
 from coflex.activation.profile import Profile, between, constant, minus, plus
 from coflex.domain.clearing import Award
@@ -40,6 +42,7 @@ from coflex.register.settlement import (
     OwnerContract,
     Quantity,
     ReadyDay,
+    SharedPurchase,
     day_id,
 )
 from coflex.service.gates import plan_of
@@ -60,7 +63,7 @@ from coflex.service.state import State
 from coflex.settlement.dispute import Change, change
 from coflex.settlement.dispute import State as DisputeState
 from coflex.settlement.document import By, Need, Payer, Rule
-from coflex.settlement.inputs import ZERO, Bought, Contract, Delivery, Held, Inputs
+from coflex.settlement.inputs import ZERO, Bought, Contract, Delivery, Held, Inputs, Purchase
 
 PLATFORM = "platform"  # who earns the fees where nobody operates the market
 MINUTES = 15
@@ -68,7 +71,7 @@ STAMP = "%Y%m%dT%H%MZ"  # of an instant, in the id of a delivery
 JOINT = "~"  # between the parts of a delivery's id; no other id has it
 _MICROSECOND, _MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 _KW_US_PER_KWH = Decimal(3_600_000_000)
-_OWN_ACCOUNT = "The provider bought it of itself, and would pay itself."
+_OWN_ACCOUNT = "The provider bought it of itself, alone or with others, and would pay itself."
 _VOLTAGE, _CONGESTION = frozenset({Service.VOLTAGE}), frozenset({Service.CONGESTION, Service.VOLTAGE})
 
 
@@ -129,7 +132,7 @@ def prepare(state: State, period: Period, before: Prepared | None = None) -> Pre
     known = (before.inputs.platform,) if before is not None else operators(state, Role.MARKET_OPERATOR)
     platform = next(iter(known), PLATFORM)
     ordered = tuple(deliveries[name] for name in sorted(deliveries))
-    inputs = Inputs(period.name, ordered, scene.contracts(), platform=platform)
+    inputs = Inputs(period.name, ordered, scene.contracts(), scene.purchases(), platform)
     return Prepared(inputs, scene.documents, tuple(scene.left_out))
 
 
@@ -230,6 +233,14 @@ class _Step:
         return Bought(self.award, energy, self.bid_eur_mwh, clearing_eur_mwh=price, nodal_eur_mwh=price)
 
 
+class _CalledFor(TypedDict):
+    """Fields of a delivery."""
+
+    need: Need
+    roles: dict[Payer, str]
+    purchase: str
+
+
 @dataclass(eq=False)
 class _Scene:
     """A period's orders while they become deliveries."""
@@ -248,6 +259,24 @@ class _Scene:
 
     def __post_init__(self) -> None:
         self.zone = zone_of(self.state)
+        self._shared = {one.session: one for one in self.state.all(SharedPurchase) if one.agreed}
+
+    # ------------------------------------------------------------ who pays
+
+    def purchases(self) -> tuple[Purchase, ...]:
+        """What several pay together."""
+        return tuple(one.purchase() for one in self._shared.values() if one.session in self._plans)
+
+    def _payers(self, session: str, buyer: str) -> tuple[str, ...]:
+        shared = self._shared.get(session)
+        return (buyer,) if shared is None else tuple(shared.roles.values())
+
+    def _called_for(self, entry: SessionEntry, buyer: str) -> _CalledFor:
+        """Why a delivery was called for, and who plays which part in paying for it."""
+        plan, shared = self._plan(entry), self._shared.get(entry.id)
+        if shared is None:
+            return {"need": need_of(plan), "roles": {Payer(plan.session.buyers[0].value): buyer}, "purchase": ""}
+        return {"need": Need.SHARED, "roles": shared.roles, "purchase": shared.id}
 
     # ------------------------------------------------------------ orders to parts
 
@@ -257,7 +286,7 @@ class _Scene:
         if not between((*order.awarded, *order.profile), starts, ends):
             return
         points = set_points(self.state, order.id)
-        if order.buyer == order.provider:
+        if order.provider in self._payers(order.session, order.buyer):
             self.left_out += [LeftOut(one.id, _OWN_ACCOUNT) for one in points or (order,)]
             return
         entry = self.state.get(SessionEntry, order.session)
@@ -336,7 +365,7 @@ class _Scene:
     ) -> Delivery:
         """A delivery before anything is known of the meter."""
         first = parts[0]
-        order, plan = first.order, self._plan(first.entry)
+        order = first.order
         ordered = sum((part.energy for part in parts), ZERO)
         names = ", ".join(sorted({part.set_point for part in parts}))
         rule, _ = self._terms(order.product, first.start)
@@ -348,7 +377,6 @@ class _Scene:
             provider=order.provider,
             buyer=order.buyer,
             session=order.session,
-            need=need_of(plan),
             start=first.start,
             minutes=MINUTES,
             direction=order.direction,
@@ -356,8 +384,8 @@ class _Scene:
             bought=_added(one for part in parts for one in bought[part]),
             quality=Quality.MISSING,
             limited=any(part.limited for part in parts),
-            roles={Payer(plan.session.buyers[0].value): order.buyer},
-            evidence=Evidence(offer=order.offer, set_point=names),
+            **self._called_for(first.entry, order.buyer),
+            evidence=Evidence(offer=", ".join(sorted({part.order.offer for part in parts})), set_point=names),
         )
         return _without_a_unit(made, rule) if first.rest else made
 
@@ -374,7 +402,7 @@ class _Scene:
                         place = (entry.id, one.product, band, one.direction.value, one.start.strftime(STAMP))
                         grouped.setdefault(place, []).append(one)
                 for key, mine in grouped.items():
-                    if mine[0].buyer == mine[0].provider:
+                    if mine[0].provider in self._payers(entry.id, mine[0].buyer):
                         self.left_out.append(LeftOut(JOINT.join(key), _OWN_ACCOUNT))
                     else:
                         yield self._held(JOINT.join(key), entry, band, mine)
@@ -397,15 +425,14 @@ class _Scene:
             provider=first.provider,
             buyer=first.buyer,
             session=entry.id,
-            need=need_of(plan),
             start=first.start,
             minutes=int(plan.horizon.step / _MINUTE),
             direction=first.direction,
             held=tuple(
                 Held(f"{one.offer}.{one.step}", Decimal(one.quantity_kw), one.price_eur_mwh, share) for one in awards
             ),
-            roles={Payer(plan.session.buyers[0].value): first.buyer},
             evidence=evidence,
+            **self._called_for(entry, first.buyer),
         )
 
     # ------------------------------------------------------------ what was metered

@@ -42,6 +42,7 @@ from coflex.register.settlement import (
     MeteredDay,
     OwnerContract,
     ReadyDay,
+    SharedPurchase,
     StatementEntry,
 )
 from coflex.service.index import index
@@ -413,6 +414,12 @@ def _owing(entry: InvoiceEntry | DisputeEntry) -> Pairs:
     return ((entry.seller, Relation.SELLER), (entry.customer, Relation.CUSTOMER))
 
 
+def _sharing(entry: SharedPurchase) -> Pairs:
+    yield entry.buyer, Relation.BUYER
+    for one in entry.sharers:
+        yield one.party, Relation.CUSTOMER
+
+
 _NOBODY = Kin()
 _UNITS = (UnitEntry, PointEntry)
 _GROUPS = (GroupEntry, UnitEntry, PointEntry, ProductEntry)
@@ -442,6 +449,7 @@ KIN: dict[type[Record], Kin] = {
     MeteredDay: Kin(_metered, _by_grants, _granted_days(MeteredDay), (DataGrant, market.Market)),
     BaselineDay: Kin(_metered, _by_grants, _granted_days(BaselineDay), (DataGrant, market.Market)),
     OwnerContract: Kin(_of_both_sides),
+    SharedPurchase: Kin(_sharing),
     ReadyDay: Kin(lambda entry: ((entry.provider, Relation.PROVIDER),)),
     StatementEntry: Kin(_itself),
     BillingDetails: Kin(lambda entry: ((entry.id, Relation.ITSELF),)),

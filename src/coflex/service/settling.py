@@ -42,6 +42,7 @@ from coflex.service.ledger import by_unit
 from coflex.service.orders import awards_of, held_for, quarter, recent, spans
 from coflex.service.state import State
 from coflex.settlement.document import Availability, By, Delivered, Need, Payer, Penalty, PenaltyKind, Rule, Source
+from coflex.settlement.invoice import days_of
 from coflex.settlement.reading import read_rule
 
 NOMINATED = "nominated"
@@ -53,7 +54,6 @@ ASKED_AGAIN = timedelta(days=45)
 # And readiness that is not whole: what comes later than that counts as late, which the field tells of itself.
 READY_AGAIN = timedelta(days=1)
 _INCOMPLETE = (Quality.MISSING, Quality.ESTIMATED)
-_PERIOD = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?").fullmatch
 _UNKNOWN_NAME = re.compile(r"[^a-z0-9_-]")
 
 
@@ -78,14 +78,11 @@ def zone_of(state: State) -> ZoneInfo:
 
 def period_of(state: State, name: str) -> Period:
     """A settlement period by its name: a month, "2026-07", or a day, "2026-07-05". Raises Refused."""
-    found = _PERIOD(name)
     try:
-        if found is None:
+        days = days_of(name)
+        if days is None:
             raise ValueError(name)
-        year, month, day = (int(one) if one else 1 for one in found.groups())
-        first = date(year, month, day)
-        last = first if found[3] else (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
-        zone = zone_of(state)
+        (first, last), zone = days, zone_of(state)
         return Period(name, first, last, midnight(first, zone), midnight(last + timedelta(days=1), zone))
     except (ValueError, OverflowError):
         message = "A period is a month or a day; write it as 2026-07 or 2026-07-05."

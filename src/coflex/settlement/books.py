@@ -17,9 +17,7 @@ from coflex.domain.errors import CoflexError, Unbalanced
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Account, Cause, Charge, Evidence, Line, Measure, Posting, Total
 from coflex.settlement.charges import EXACT
-
-ROUNDING = "rounding"
-ZERO = Decimal(0)
+from coflex.settlement.inputs import ROUNDING, ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The money of some lines in cents. `paid`: by all but the platform and the account of roundings; `received`: by
-    the same; `fees`: to the platform; `rounding`: to that account. Paid = received + fees + rounding."""
+    """The money of some lines in cents. `fees`: to the platform, less what it gives back of them; `rounding`: to the
+    account of roundings; `paid`, `received`: by all parties for everything else, and `paid` the fees too. Paid =
+    received + fees + rounding."""
 
     paid: int
     received: int
@@ -110,12 +109,17 @@ def accounts(lines: Iterable[Line], period: str) -> tuple[Account, ...]:
 
 def balance(found: Iterable[Account], platform: str = "platform") -> Balance:
     """Paid against received, over all accounts."""
-    parties = list(found)
-    sums = {one.party: one.balance_cents for one in parties}
-    others = [one for one in parties if one.party not in (platform, ROUNDING)]
-    paid = sum(total.paid_cents for one in others for total in one.totals)
-    received = sum(total.received_cents for one in others for total in one.totals)
-    return Balance(paid, received, sums.get(platform, 0), sums.get(ROUNDING, 0))
+    paid = received = fees = rounding = 0
+    for one in found:
+        for total in one.totals:
+            if one.party == ROUNDING:
+                rounding += total.received_cents - total.paid_cents
+            elif one.party == platform and total.cause is Cause.FEE:
+                fees += total.received_cents - total.paid_cents
+            else:
+                paid += total.paid_cents
+                received += total.received_cents
+    return Balance(paid, received, fees, rounding)
 
 
 def check_balance(postings: Iterable[Posting]) -> None:

@@ -195,7 +195,8 @@ def _capacity(delivery: Delivery, rule: Rule, outcome: Outcome) -> Iterator[_Awa
         left, why = _kept(one, rule, share)
         taken = (full * (1 - left)).quantize(GRAIN)
         if taken:
-            rate = (-taken / quantity).quantize(GRAIN)
+            # of less than the grain of a quantity there is no price for each MW h
+            rate = (-taken / quantity).quantize(GRAIN) if quantity else -taken
             items.append(_Item(Cause.CLAW_BACK, one.award, quantity, Measure.MW_H, rate, -taken, why))
         yield _Award(one.award, tuple(items), ZERO)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from coflex.domain.errors import CoflexError, Conflict, Finding, Forbidden, NotFound, refuse
 from coflex.domain.reading import Quality
-from coflex.domain.statement import Charge, Evidence, Line
+from coflex.domain.statement import Cause, Charge, Evidence, Line
 from coflex.settlement.books import Run, correct
 from coflex.settlement.charges import settle
 from coflex.settlement.document import Rule
@@ -78,10 +78,13 @@ class Dispute:
 
 
 def open_dispute(name: str, line: Line, party: str, at: datetime, reason: str) -> Dispute:
-    """Contest a line. Raises Forbidden unless the party sells or pays it, CoflexError without a reason."""
+    """Contest a line. Raises Forbidden unless the party sells or pays it, Conflict for one of roundings, which follows
+    from others, CoflexError without a reason."""
     charge = line.charge
     if party not in (charge.seller, charge.customer):
         raise Forbidden(f"The line {charge.id} is between {charge.seller} and {charge.customer}.", "Dispute your own.")
+    if charge.cause is Cause.ROUNDING:
+        raise Conflict(f"The line {charge.id} is what rounding left.", "Dispute a line of the purchase itself.")
     if not reason.strip():
         raise CoflexError("A dispute needs a reason.", "Say what is wrong with the line.")
     return Dispute(name, charge.root, party, (Step(State.OPENED, _instant(at), party, reason),))

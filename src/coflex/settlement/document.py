@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +20,9 @@ from coflex.domain.unit import Scope
 from coflex.settlement.rules import Response, SettlementRule
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
-Curve = tuple[tuple[Decimal, Decimal], ...]
+MOST = 10**9  # of any number: exact amounts have an end, and a price beyond it is a slip
+Number = Annotated[Decimal, Field(ge=-MOST, le=MOST)]
+Curve = tuple[tuple[Number, Number], ...]
 Fault = tuple[str, str, str]
 """Path, code, message."""
 
@@ -139,7 +142,7 @@ class Payment(Part):
     flat outside; empty pays what is delivered. `cap`: most that is paid, as a share of the order."""
 
     curve: Curve = ()
-    cap: Decimal = Field(default=Decimal(1), gt=0)
+    cap: Number = Field(default=Decimal(1), gt=0)
 
     def faults(self) -> Iterator[Fault]:
         yield from _curve_faults("curve", self.curve, negative=False)
@@ -149,8 +152,8 @@ class Penalty(Part):
     """What a MWh missing beyond the tolerance costs the provider."""
 
     kind: PenaltyKind
-    share: Decimal | None = Field(default=None, ge=0)
-    eur_mwh: Decimal | None = Field(default=None, ge=0)
+    share: Number | None = Field(default=None, ge=0)
+    eur_mwh: Number | None = Field(default=None, ge=0)
     sides: Sides = Sides.ONE
 
     def faults(self) -> Iterator[Fault]:
@@ -202,7 +205,7 @@ class Fee(Part):
     (of a reactive product for each Mvarh)."""
 
     share: Decimal = Field(default=Decimal(0), ge=0, le=1)
-    eur_mwh: Decimal = Field(default=Decimal(0), ge=0)
+    eur_mwh: Number = Field(default=Decimal(0), ge=0)
     borne_by: Bearer = Bearer.PAYER
 
 
@@ -215,7 +218,7 @@ class Transfer(Part):
 
     volume: Volume = Volume.DELIVERED
     compensation: Compensation = Compensation.NONE
-    eur_mwh: Decimal | None = None
+    eur_mwh: Number | None = None
 
     def faults(self) -> Iterator[Fault]:
         yield from _wanted("eur_mwh", self.eur_mwh, self.compensation is Compensation.FIXED, self.compensation)

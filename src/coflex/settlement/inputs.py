@@ -21,7 +21,10 @@ from coflex.domain.statement import Evidence
 from coflex.settlement.document import By, Compensation, Need, Payer, PenaltyKind, Rule, ShareBy
 
 ZERO = Decimal(0)
+MOST = Decimal(10) ** 15  # of any number of a delivery: exact amounts have an end
+MOST_MINUTES = 366 * 24 * 60
 SEPARATOR = "|"
+ROUNDING = "rounding"  # the account of what rounding leaves of shared purchases
 NO_EVIDENCE = Evidence()
 
 
@@ -185,6 +188,8 @@ def _contract_faults(contract: Contract) -> Iterator[Finding]:
     place = f"contract of unit {contract.unit} with {contract.provider}"
     if not 0 <= contract.share <= 1 or not 0 <= contract.penalty_share <= 1:
         yield Finding(place, "out_of_range", "A share lies between 0 and 1; correct it.")
+    if abs(contract.eur_mwh) > MOST:
+        yield Finding(place, "out_of_range", f"'eur_mwh' is {contract.eur_mwh}; give at most {MOST:g}.")
     if contract.owner == contract.provider:
         yield Finding(place, "own_account", "The provider owns the unit itself; take the contract out.")
 
@@ -193,12 +198,14 @@ def _form_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
     """What is wrong with a delivery whatever its rule."""
     for name in ("id", "unit", "provider", "buyer", "session"):
         value = getattr(delivery, name)
-        if not value or SEPARATOR in value or "#" in value:
-            yield Finding(place, "malformed", f"'{name}' is '{value}'; give a name without '|' and '#'.")
+        if not value or SEPARATOR in value or "#" in value or not value.isprintable():
+            yield Finding(place, "malformed", f"'{name}' is {value!r}; give a name on one line without '|' and '#'.")
+    if ROUNDING in (delivery.provider, delivery.buyer, *delivery.roles.values()):
+        yield Finding(place, "reserved", f"'{ROUNDING}' is an account of the books; give the party another name.")
     if delivery.start.tzinfo is None or delivery.start.utcoffset():
         yield Finding(place, "not_utc", "The start is no instant in UTC; write it with Z at its end.")
-    if delivery.minutes < 1:
-        yield Finding(place, "out_of_range", "An interval lasts a minute or more; correct 'minutes'.")
+    if not 1 <= delivery.minutes <= MOST_MINUTES:
+        yield Finding(place, "out_of_range", f"An interval lasts 1 to {MOST_MINUTES} minutes; correct 'minutes'.")
     yield from _number_faults(delivery, place)
     awards = [*(one.award for one in delivery.bought), *(one.award for one in delivery.held)]
     if len(set(awards)) < len(awards) or any(not one or SEPARATOR in one or "#" in one for one in awards):
@@ -210,8 +217,8 @@ def _number_faults(delivery: Delivery, place: str) -> Iterator[Finding]:
     for part in parts:
         for one in fields(part):
             value = getattr(part, one.name)
-            if isinstance(value, Decimal) and not value.is_finite():
-                yield Finding(place, "no_number", f"'{one.name}' is {value}; give a number.")
+            if isinstance(value, Decimal) and not (value.is_finite() and abs(value) <= MOST):
+                yield Finding(place, "no_number", f"'{one.name}' is {value}; give a number of at most {MOST:g}.")
                 return
     if delivery.ordered_kwh < 0 or any(one.energy_kwh < 0 for one in delivery.bought):
         yield Finding(place, "negative", "Energies ordered and bought are unsigned; give 0 or more.")

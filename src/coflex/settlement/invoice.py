@@ -1,12 +1,14 @@
 """Invoices: what one party owes another in a settlement period, with numbers that have no gap, issued from data alone.
 
 A seller bills a customer once a period and run: what it is owed, less penalties and claw-back. Where that is below zero
-it is a credit note. The cents on the account of roundings are on accounts alone: nobody is sent a bill for them.
+it is a credit note. The cents on the account of roundings are on accounts alone: nobody is sent a bill for them, and
+nobody one by itself, such as an operator of the market that buys and owes its own fee.
 Amounts are whole cents and re-add: lines to positions, positions to the net sum, that and the tax to the gross sum.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -16,6 +18,11 @@ from enum import StrEnum
 from coflex.domain.errors import Finding, refuse
 from coflex.domain.statement import Cause, Line, Measure
 
+_DAYS = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?", re.ASCII).fullmatch
+# As EN 16931 has them: a country before the number (BR-CO-09), a scheme before the address (BR-62, BR-63).
+_VAT_ID = re.compile(r"[A-Z]{2}[0-9A-Za-z+*.]+", re.ASCII).fullmatch
+_ENDPOINT = re.compile(r"([0-9]{4}|[A-Z]{2}):\S+", re.ASCII).fullmatch
+
 
 class Kind(StrEnum):
     INVOICE = "invoice"
@@ -23,9 +30,10 @@ class Kind(StrEnum):
 
 
 class Category(StrEnum):
-    """How value added tax treats an invoice (UNCL 5305): standard rate, reverse charge, outside the scope of tax."""
+    """How value added tax treats an invoice (UNCL 5305): standard rate, rate of zero, reverse charge, outside of it."""
 
     STANDARD = "S"
+    ZERO = "Z"
     REVERSE = "AE"
     OUTSIDE = "O"
 
@@ -151,7 +159,7 @@ def issue(
     """
     pairs: dict[tuple[str, str], list[Line]] = {}
     for line in sorted(lines, key=lambda one: (one.charge.start, one.charge.id)):
-        if line.charge.cause is not Cause.ROUNDING:
+        if is_billed(line):
             pairs.setdefault((line.charge.seller, line.charge.customer), []).append(line)
     wanted = {pair: mine for pair, mine in sorted(pairs.items()) if any(line.cents for line in mine)}
     refuse("Invoices", _faults(wanted, parties))
@@ -164,6 +172,31 @@ def issue(
         blank = _blank(named, parties[seller], parties[customer], period, terms)
         invoices.append(_filled(blank, mine, billed or {}))
     return Issued(tuple(invoices), dict(sorted(numbers.items())))
+
+
+def days_of(period: str) -> tuple[date, date] | None:
+    """First and last day of a period with the name of a month, 2026-07, or of a day, 2026-07-05; None of any other."""
+    found = _DAYS(period)
+    try:
+        if found is None:
+            return None
+        first = date(int(found[1]), int(found[2]), int(found[3] or 1))
+        return first, first if found[3] else (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def is_billed(line: Line) -> bool:
+    """Whether a line stands on an invoice: none of roundings, and none that a party owes itself."""
+    return line.charge.cause is not Cause.ROUNDING and line.charge.seller != line.charge.customer
+
+
+def misformed(one: Details) -> Iterator[tuple[str, str, str]]:
+    """What of a party's details no electronic invoice takes: field, code, and why."""
+    if one.vat_id and not _VAT_ID(one.vat_id):
+        yield "vat_id", "vat_id", "A VAT number begins with the two capital letters of its country, as IT01234567890."
+    if one.endpoint and not _ENDPOINT(one.endpoint):
+        yield "endpoint", "endpoint", "An electronic address has its scheme before it, as 0211:IT01234567890."
 
 
 def billed_on(invoices: Iterable[Invoice]) -> dict[str, str]:
@@ -182,7 +215,7 @@ def tax_of(seller: Details, customer: Details) -> Tax:
     if customer.reverse_charge:
         note = "Reverse charge: the customer owes the tax (Directive 2006/112/EC, articles 194 to 199b)"
         return Tax(Category.REVERSE, Decimal(0), note)
-    return Tax(Category.STANDARD, seller.vat_percent)
+    return Tax(Category.STANDARD if seller.vat_percent else Category.ZERO, seller.vat_percent)
 
 
 def tax_cents(net_cents: int, tax: Tax) -> int:
@@ -191,7 +224,7 @@ def tax_cents(net_cents: int, tax: Tax) -> int:
 
 
 def misadded(invoice: Invoice) -> Iterator[Finding]:
-    """Every sum of an invoice that does not re-add to the cent."""
+    """Every sum of an invoice that does not re-add to the cent, and what of it is not that of its lines."""
     place = f"invoice {invoice.number}"
     sums = (
         ("lines", invoice.sign * sum(line.cents for line in invoice.lines), invoice.net_cents),
@@ -203,14 +236,12 @@ def misadded(invoice: Invoice) -> Iterator[Finding]:
         if found != told:
             yield Finding(place, "misadded", f"Its {name} come to {found}, and it says {told}; have it issued anew.")
     made = _positions(invoice.lines, invoice.sign, {})
-    if [_counted(one) for one in made] != [_counted(one) for one in invoice.positions]:
+    if made != tuple(replace(one, corrects=()) for one in invoice.positions):
         yield Finding(place, "misadded", "Its positions are not the sums of its lines; have it issued anew.")
+    if not all(line.booking.startswith(f"{invoice.period} | ") for line in invoice.lines):
+        yield Finding(place, "wrong_period", "Its lines are booked in another period; have it issued anew.")
     if invoice.tax != tax_of(invoice.seller, invoice.customer):
         yield Finding(place, "wrong_tax", "Its tax is not that of its seller and customer; have it issued anew.")
-
-
-def _counted(position: Position) -> tuple[object, ...]:
-    return position.number, position.text, position.quantity, position.cents, position.lines
 
 
 def _blank(number: str, seller: Details, customer: Details, period: str, terms: Terms) -> Invoice:
@@ -269,6 +300,14 @@ def _faults(pairs: Mapping[tuple[str, str], object], parties: Mapping[str, Detai
             yield Finding(place, "unknown_party", "Its name and address are not given; add them.")
         elif not all((parties[party].name, parties[party].city, parties[party].country)):
             yield Finding(place, "incomplete", "Name, city and country stand on every invoice; add them.")
+        else:
+            yield from (Finding(place, code, message) for _, code, message in misformed(parties[party]))
+            texts = {name: getattr(parties[party], name) for name in ("name", "street", "city", "postcode", "iban")}
+            for name in (name for name, text in texts.items() if not text.isprintable()):
+                yield Finding(
+                    place, "text", f"'{name}' holds what is no letter on a line; no XML takes it, correct it."
+                )
+    yield from _prefix_faults({seller for seller, _ in pairs if seller in parties}, parties)
     for seller, customer in pairs:
         if seller not in parties or customer not in parties:
             continue
@@ -277,3 +316,14 @@ def _faults(pairs: Mapping[tuple[str, str], object], parties: Mapping[str, Detai
             yield Finding(f"party {seller}", "no_vat_id", "It charges value added tax; add its 'vat_id'.")
         if category is Category.REVERSE and not parties[customer].vat_id:
             yield Finding(f"party {customer}", "no_vat_id", "Reverse charge names the customer's 'vat_id'; add it.")
+
+
+def _prefix_faults(sellers: Iterable[str], parties: Mapping[str, Details]) -> Iterator[Finding]:
+    """Two sellers whose numbers would be the same."""
+    known: dict[str, str] = {}
+    for seller in sorted(sellers):
+        prefix = parties[seller].prefix or seller
+        if prefix in known:
+            message = f"{known[prefix]} numbers its invoices '{prefix}' too; give one of the two another 'prefix'."
+            yield Finding(f"party {seller}", "taken", message)
+        known[prefix] = seller

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 from coflex.domain.errors import Finding
 from coflex.domain.statement import Cause, Charge, Line
-from coflex.settlement.invoice import Invoice, misadded
+from coflex.settlement.invoice import Invoice, is_billed, misadded
 
 REMEDY = "ask the seller for its evidence, or dispute the line"
 
@@ -44,12 +44,29 @@ def _line_differences(place: str, told: Mapping[str, Line], expected: Mapping[st
             yield Finding(f"{place}: {name}", "line_differs", message)
 
 
-def not_billed(invoices: Iterable[Invoice], lines: Iterable[Line]) -> Iterator[Finding]:
-    """Sellers and customers with money between them that none of the invoices is about."""
+def billed_twice(invoices: Iterable[Invoice]) -> Iterator[Finding]:
+    """Invoices with a line that another one before them has."""
+    known: dict[str, str] = {}
+    for one in invoices:
+        earlier = {known[line.charge.id] for line in one.lines if line.charge.id in known}
+        if earlier:
+            message = f"Its lines stand on {', '.join(sorted(earlier))} too; pay one of them, and {REMEDY}."
+            yield Finding(f"invoice {one.number}", "billed_twice", message)
+        known |= {line.charge.id: one.number for line in one.lines}
+
+
+def not_billed(
+    invoices: Iterable[Invoice], lines: Iterable[Line], billing: Container[str] | None = None
+) -> Iterator[Finding]:
+    """Sellers and customers with money between them that none of the invoices is about.
+
+    billing: who bills, everybody if None; an owner that does not is paid its share by its statement.
+    """
     known = {(one.seller.id, one.customer.id) for one in invoices}
     cents: dict[tuple[str, str], int] = {}
     for line in lines:
-        if line.cents and line.charge.cause is not Cause.ROUNDING:
+        by_statement = line.charge.cause is Cause.OWNER and billing is not None and line.charge.seller not in billing
+        if line.cents and is_billed(line) and not by_statement:
             pair = _pair(line)
             cents[pair] = cents.get(pair, 0) + line.cents
     for (seller, customer), owed in sorted(cents.items()):

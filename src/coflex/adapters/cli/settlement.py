@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -12,10 +12,10 @@ import typer
 
 from coflex.adapters.cli import screen
 from coflex.adapters.cli.command import Json, application, day_of, instant_of
-from coflex.domain.errors import CoflexError, Finding, NotFound, Refused
+from coflex.domain.errors import CoflexError, Finding, NotFound, Refused, refuse
 
 if TYPE_CHECKING:
-    from coflex.adapters.cli.settlement_folder import Folder, Past
+    from coflex.adapters.cli.settlement_folder import Folder
     from coflex.domain.statement import Line
     from coflex.settlement.books import Run
     from coflex.settlement.dispute import Change
@@ -163,7 +163,7 @@ def run(ctx: typer.Context, folder: Here, as_json: Json = False) -> None:
 
 
 def _run(place: Path) -> Ran:
-    from coflex.adapters.cli.settlement_folder import Folder, accounts_csv, adjustments_csv
+    from coflex.adapters.cli.settlement_folder import Folder, tables
     from coflex.settlement.books import balance, correct
     from coflex.settlement.charges import settle
     from coflex.settlement.records import lines_of
@@ -176,12 +176,10 @@ def _run(place: Path) -> Ran:
     rules = read_rules(texts)
     made = correct(folder.posted, settle(inputs, rules), inputs.period)
     where = "none: nothing to post"
-    if made.lines:
-        tables = {
-            "accounts.csv": accounts_csv(made.accounts),
-            "adjustments.csv": adjustments_csv(adjustments(inputs, rules)),
-        }
-        where = folder.put_run(inputs, texts, lines_of(made), tables).name
+    # energy may move between parties where no money does, as inside the tolerance of a requested response
+    last = folder.past[-1] if folder.past else None
+    if made.lines or (last is not None and adjustments(inputs, rules) != adjustments(last.inputs, last.rules)):
+        where = folder.put_run(inputs, texts, lines_of(made), tables(made, inputs, rules)).name
     money = balance(made.accounts, inputs.platform)
     corrected = sum(bool(line.charge.corrects) for line in made.lines)
     return Ran(where, len(made.lines), corrected, money.paid, money.received, money.fees, money.rounding)
@@ -226,9 +224,23 @@ def _issue(place: Path, issued: date, due_days: int) -> list[Invoice]:
         answer = issue(lines, parties, past.inputs.period, terms, numbers, billed_on([*known, *made]))
         numbers = dict(answer.next_numbers)
         made += answer.invoices
+    refuse("Invoices", _order_faults(made, known))
+    for one in made:  # all or none
+        folder.invoice_file(one.number)
     for one in made:
         folder.put_invoice(one, forms(one))
     return made
+
+
+def _order_faults(made: Sequence[Invoice], known: Sequence[Invoice]) -> Iterator[Finding]:
+    """Invoices dated before one that their seller issued already."""
+    last: dict[str, date] = {}
+    for one in known:
+        last[one.seller.id] = max(one.issued, last.get(one.seller.id, one.issued))
+    for one in made:
+        if one.issued < last.get(one.seller.id, one.issued):
+            message = f"{one.seller.id} issued one on {last[one.seller.id]}; choose that day or a later one."
+            yield Finding(f"invoice {one.number}", "out_of_order", message)
 
 
 def forms(one: Invoice) -> dict[str, bytes]:
@@ -273,9 +285,9 @@ def _verify(place: Path, key: str | None) -> Verified:
     from coflex.adapters.cli.verify import read_public
 
     folder = Folder(place)
-    recomputed, findings = _recompute(folder.past)
+    recomputed, findings = _recompute(folder)
     invoices = folder.invoices
-    findings += _compare(invoices, recomputed)
+    findings += _compare(invoices, recomputed, folder.billing)
     findings += _forms(place / "invoices", invoices)
     deliveries = [one for past in folder.past for one in past.inputs.deliveries]
     findings += check_certificates(place, deliveries, None if key is None else read_public(key))
@@ -298,8 +310,9 @@ class _Different(Refused):
         self.remedy = f"The first: {first.place}."
 
 
-def _recompute(past: Sequence[Past]) -> tuple[list[Run], list[Finding]]:
+def _recompute(folder: Folder) -> tuple[list[Run], list[Finding]]:
     """Every run anew from its own inputs, on what the runs before it posted; and where that is not what was kept."""
+    from coflex.adapters.cli.settlement_folder import tables
     from coflex.settlement.books import correct
     from coflex.settlement.charges import settle
     from coflex.settlement.verify import run_differences
@@ -307,17 +320,24 @@ def _recompute(past: Sequence[Past]) -> tuple[list[Run], list[Finding]]:
     runs: list[Run] = []
     findings: list[Finding] = []
     posted: list[Line] = []
-    for one in past:
+    for one in folder.past:
         made = correct(posted, settle(one.inputs, one.rules), one.inputs.period)
         findings += run_differences(f"run {one.number}", one.lines, made.lines)
+        kept = folder.tables(one.number)
+        told = tables(made, one.inputs, one.rules) if kept else {}
+        message = "It does not say what the lines of the run say; go by these, or ask who settled."
+        findings += [
+            Finding(f"run {one.number}: {name}", "form_differs", message) for name in kept if kept[name] != told[name]
+        ]
         runs.append(made)
         posted += made.lines
     return runs, findings
 
 
-def _compare(invoices: Sequence[Invoice], runs: Sequence[Run]) -> list[Finding]:
-    """Every invoice against the run whose lines it bills, and lines that nobody billed although others were."""
-    from coflex.settlement.verify import differences, not_billed
+def _compare(invoices: Sequence[Invoice], runs: Sequence[Run], billing: frozenset[str]) -> list[Finding]:
+    """Every invoice against the run whose lines it bills, and lines that nobody billed although others were, or that
+    were billed twice."""
+    from coflex.settlement.verify import billed_twice, differences, not_billed
 
     findings: list[Finding] = []
     of_run: list[list[Invoice]] = [[] for _ in runs]
@@ -331,7 +351,8 @@ def _compare(invoices: Sequence[Invoice], runs: Sequence[Run]) -> list[Finding]:
         of_run[place].append(one)
         findings += differences(one, runs[place].lines)
     for run, mine in zip(runs, of_run, strict=True):
-        findings += not_billed(mine, run.lines) if mine else ()
+        findings += billed_twice(mine)
+        findings += not_billed(mine, run.lines, billing) if mine else ()
     return findings
 
 
@@ -460,8 +481,7 @@ def _decide(
         posted = disputes.difference(decided, folder.posted, settle(inputs, rules), inputs.period)
         seller = next(line.charge.seller for line in folder.posted if line.charge.root == decided.line)
         cents = sum(one.balance_cents for one in accounts(posted.lines, inputs.period) if one.party == seller)
-        folder.put_inputs(after)
-    folder.put_dispute(decided, new=False)
+    folder.put_dispute(decided, new=False, inputs=after if decided.state is disputes.State.CHANGED else None)
     return Contested(decided.id, decided.line, decided.state, cents)
 
 

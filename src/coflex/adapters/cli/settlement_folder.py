@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,15 +23,17 @@ from typing import TypeVar
 
 from coflex.domain.errors import CoflexError, Finding, NotReady, Refused
 from coflex.domain.statement import Account, Line
+from coflex.settlement.books import Run
 from coflex.settlement.dispute import Dispute
 from coflex.settlement.document import Rule
 from coflex.settlement.inputs import Inputs
 from coflex.settlement.invoice import Invoice
 from coflex.settlement.records import Lines, Parties, read, write
 from coflex.settlement.shelf import read_rules, rule_text, rules
-from coflex.settlement.transfer import Adjustment
+from coflex.settlement.transfer import Adjustment, adjustments
 
 T = TypeVar("T")
+TABLES = ("accounts.csv", "adjustments.csv")  # of a run, beside its lines
 MOST_BYTES = 1 << 30  # of one file, so that a wrong path does not fill the memory
 
 
@@ -87,6 +90,18 @@ class Folder:
         files = sorted((self.place / "invoices").glob("*.json"))
         return tuple(read(Invoice, text_of(file), file.name) for file in files)
 
+    @property
+    def billing(self) -> frozenset[str]:
+        """Who bills: the parties whose details are here, or, in a folder without any, those who sent an invoice."""
+        if (self.place / "parties.json").is_file():
+            return frozenset(one.id for one in self.parties.parties)
+        return frozenset(one.seller.id for one in self.invoices)
+
+    def tables(self, run: int) -> dict[str, str]:
+        """The tables beside the lines of a run, as far as they are there, by the names of their files."""
+        files = (self.place / "runs" / f"{run:04}" / name for name in TABLES)
+        return {file.name: file.read_bytes().decode("utf-8", "replace") for file in files if file.is_file()}
+
     def rule_texts(self, wanted: Iterable[str]) -> dict[str, str]:
         """The documents of the rules that are asked for: the folder's own before those of coflex."""
         return {name: self._rule_text(name) for name in sorted(set(wanted))}
@@ -95,43 +110,44 @@ class Folder:
         """A dispute by its id."""
         return self._read(Dispute, self._dispute_file(name), "See the folder disputes for the ids that there are.")
 
-    def put_run(self, inputs: Inputs, texts: Mapping[str, str], lines: Lines, tables: Mapping[str, str]) -> Path:
+    def put_run(self, inputs: Inputs, texts: Mapping[str, str], lines: Lines, beside: Mapping[str, str]) -> Path:
         """Keep a run, with all that it was made from; an earlier one is never written over."""
         place = self.place / "runs" / f"{len(self.past) + 1:04}"
         (place / "rules").mkdir(parents=True)
         for name, text in texts.items():
             (place / "rules" / f"{name}.yaml").write_text(text, encoding="utf-8")
         (place / "inputs.json").write_text(write(inputs), encoding="utf-8")
-        for name, text in tables.items():
+        for name, text in beside.items():
             (place / name).write_text(text, encoding="utf-8", newline="")
         # A run is there once its lines are: they come last, and with them the run is whole.
-        (place / "lines.json").write_text(write(lines), encoding="utf-8")
+        _put({place / "lines.json": write(lines)})
         return place
 
-    def put_invoice(self, invoice: Invoice, forms: Mapping[str, bytes]) -> Path:
-        """Keep an invoice and its forms. Raises CoflexError when its number is taken or no name of a file."""
-        place = self.place / "invoices"
-        place.mkdir(exist_ok=True)
-        file = place / f"{_file_name(invoice.number)}.json"
+    def invoice_file(self, number: str) -> Path:
+        """Where an invoice is to be kept. Raises CoflexError when its number is taken or no name of a file."""
+        file = self.place / "invoices" / f"{_file_name(number)}.json"
         if file.exists():
-            raise CoflexError(f"There is an invoice {invoice.number} already.", "Set 'next_numbers' in parties.json.")
-        for ending, form in forms.items():
-            file.with_suffix(f".{ending}").write_bytes(form)
-        file.write_text(write(invoice), encoding="utf-8")
+            raise CoflexError(f"There is an invoice {number} already.", "Set 'next_numbers' in parties.json.")
         return file
 
-    def put_dispute(self, dispute: Dispute, new: bool) -> Path:
-        """Keep a dispute. Raises CoflexError when a new one's id is taken."""
+    def put_invoice(self, invoice: Invoice, forms: Mapping[str, bytes]) -> Path:
+        """Keep an invoice and its forms. Raises CoflexError as `invoice_file` does."""
+        file = self.invoice_file(invoice.number)
+        file.parent.mkdir(exist_ok=True)
+        for ending, form in forms.items():
+            file.with_suffix(f".{ending}").write_bytes(form)
+        _put({file: write(invoice)})
+        return file
+
+    def put_dispute(self, dispute: Dispute, new: bool, inputs: Inputs | None = None) -> Path:
+        """Keep a dispute, and what the next run settles where its decision changed that. Raises CoflexError when a new
+        one's id is taken."""
         file = self._dispute_file(dispute.id)
         file.parent.mkdir(exist_ok=True)
         if new and file.exists():
             raise CoflexError(f"There is a dispute {dispute.id} already.", "Give another id.")
-        file.write_text(write(dispute), encoding="utf-8")
+        _put({file: write(dispute)} | ({} if inputs is None else {self.place / "inputs.json": write(inputs)}))
         return file
-
-    def put_inputs(self, inputs: Inputs) -> None:
-        """What the next run settles."""
-        (self.place / "inputs.json").write_text(write(inputs), encoding="utf-8")
 
     def _dispute_file(self, name: str) -> Path:
         return self.place / "disputes" / f"{_file_name(name)}.json"
@@ -158,6 +174,11 @@ class Folder:
         return read(kind, text_of(file), str(file.relative_to(self.place)))
 
 
+def tables(made: Run, inputs: Inputs, rules: Mapping[str, Rule]) -> dict[str, str]:
+    """The tables that are kept beside the lines of a run, by the names of their files."""
+    return dict(zip(TABLES, (accounts_csv(made.accounts), adjustments_csv(adjustments(inputs, rules))), strict=True))
+
+
 def accounts_csv(accounts: Iterable[Account]) -> str:
     """What each party received and paid, by cause, in euros."""
     rows = (
@@ -168,11 +189,11 @@ def accounts_csv(accounts: Iterable[Account]) -> str:
     return _csv(("party", "period", "cause", "received_eur", "paid_eur"), rows)
 
 
-def adjustments_csv(adjustments: Iterable[Adjustment]) -> str:
+def adjustments_csv(moved: Iterable[Adjustment]) -> str:
     """What is added to the position of each balance responsible party in each settlement period."""
     rows = (
         (one.start.isoformat().replace("+00:00", "Z"), str(one.minutes), one.party, f"{one.energy_kwh.normalize():f}")
-        for one in adjustments
+        for one in moved
     )
     return _csv(("start", "minutes", "party", "energy_kwh"), rows)
 
@@ -187,6 +208,21 @@ def _csv(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _euros(cents: int) -> str:
     return f"{Decimal(cents) / 100:.2f}"
+
+
+def _put(texts: Mapping[Path, str]) -> None:
+    """Write files whole and together, or none: on a disk that is full, what was there stays."""
+    for file, text in texts.items():
+        with _beside(file).open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+    for file in texts:
+        os.replace(_beside(file), file)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.part")
 
 
 def _file_name(name: str) -> str:

@@ -126,6 +126,9 @@ class Sellers:
         if offer.provider not in self._providers:
             message = f"The provider '{offer.provider}' has no unit here; register the provider and its units."
             yield fault(offer, "unknown_provider", message)
+        if set(self.context.buyers) == {offer.provider}:
+            message = f"{self.plan.id} buys for '{offer.provider}', which would pay itself; offer in another session."
+            yield fault(offer, "own_account", message)
         if (offer.unit is None) == (offer.group is None):
             yield fault(offer, "unit_or_group", "An offer is of a unit or of a group; name exactly one of them.")
         if offer.unit is not None:

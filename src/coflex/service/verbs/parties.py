@@ -24,6 +24,7 @@ from coflex.service.relations import operators
 from coflex.service.state import State
 
 OPERATING = frozenset({Role.MARKET_OPERATOR, Role.REGISTER_OPERATOR})
+ACCOUNTS = frozenset({"rounding", "platform"})  # of the settlement, and of no party
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_LENGTH, REASON_LENGTH = 200, 1000
 _COMMITMENT = re.compile(r"[0-9a-f]{64}")
@@ -116,6 +117,8 @@ def _named(id: str) -> Iterator[Finding]:
     if not ID.fullmatch(id):
         message = "An id has 1 to 64 letters, digits, points, hyphens or underscores and begins with a letter or digit."
         yield Finding("id", "id", f"{message} Choose such a one.")
+    if id in ACCOUNTS:
+        yield Finding("id", "id", f"'{id}' is an account of the settlement; choose another.")
 
 
 def _sound(entry: PartyEntry) -> Iterator[Finding]:

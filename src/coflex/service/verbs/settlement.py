@@ -20,6 +20,7 @@ from coflex.domain.party import Role
 from coflex.domain.quantity import CENT
 from coflex.domain.statement import Cause
 from coflex.metering.baselines.document import check_allowed, methods
+from coflex.register.market import SessionEntry
 from coflex.register.parties import PartyEntry
 from coflex.register.products import ProductEntry
 from coflex.register.settlement import (
@@ -28,12 +29,13 @@ from coflex.register.settlement import (
     Kept,
     SettlementRun,
     SettlementTerms,
+    SharedPurchase,
     Terms,
     lines_in,
     packed,
 )
 from coflex.service.machine import CREATED, DONE, Context, Outcome, Verb, encode
-from coflex.service.orders import Draft
+from coflex.service.orders import Draft, awards_of
 from coflex.service.ports import Note
 from coflex.service.posting import (
     Proposed,
@@ -48,11 +50,12 @@ from coflex.service.posting import (
     unbilled_before,
 )
 from coflex.service.reading import record, require, require_new, shown
-from coflex.service.settling import period_of, rule_in, service_of, usual_methods, zone_of
+from coflex.service.settling import CATALOGUE, period_of, rule_in, service_of, usual_methods, zone_of
 from coflex.service.state import State
 from coflex.service.verbs.order_forms import text_faults
 from coflex.service.verbs.resource_forms import Form
-from coflex.settlement.invoice import Details, Invoice, billed_on, issue
+from coflex.settlement.document import Need, Rule
+from coflex.settlement.invoice import Details, Invoice, billed_on, issue, misformed
 from coflex.settlement.invoice import Terms as PaymentTerms
 from coflex.settlement.shelf import rule_text, rules
 
@@ -131,7 +134,9 @@ def _set_terms(state: State, context: Context, form: TermsForm) -> Outcome:
     form = form if form.methods else msgspec.structs.replace(form, methods=usual_methods(service, product.id))
     before = state.find(SettlementTerms, context.subject)
     kept = tuple(one for one in before.terms if one.from_day != form.from_day) if before is not None else ()
-    refuse("The terms", _terms_faults(state, form, rule.id, document, service))
+    refuse(
+        "The terms", [*_terms_faults(state, form, rule.id, document, service), *_unshared(state, context, form, rule)]
+    )
     made = Terms(form.from_day, rule.id, document, form.methods)
     entry = SettlementTerms(context.subject, tuple(sorted((*kept, made), key=lambda one: one.from_day)))
     require_new(state, context, entry, ("terms",))
@@ -145,7 +150,11 @@ def _terms_faults(state: State, form: TermsForm, rule: str, document: str, servi
         message = f"Days to {max(one.last_day for one in settled)} are settled; choose a later one."
         yield Finding("from_day", "settled", message)
     others = [one for entry in state.all(SettlementTerms) for one in entry.terms if one.rule == rule]
-    if any(one.document != document for one in others):
+    if rule.startswith(CATALOGUE):
+        yield Finding(
+            "document", "rule_id", f"Rules of the catalogue have names with '{CATALOGUE}'; choose another id."
+        )
+    elif any(one.document != document for one in others):
         yield Finding("document", "rule_id", f"Another rule is called '{rule}'; a changed rule has another id.")
     if len(set(form.methods)) != len(form.methods):
         yield Finding("methods", "methods", "Name each baseline method once.")
@@ -153,6 +162,14 @@ def _terms_faults(state: State, form: TermsForm, rule: str, document: str, servi
         if name not in methods():
             yield Finding("methods", "unknown_method", f"There is no method '{name}'; choose {', '.join(methods())}.")
         yield from check_allowed(name, service)
+
+
+def _unshared(state: State, context: Context, form: TermsForm, rule: Rule) -> Iterator[Finding]:
+    """Purchases of the product that are shared, by a rule that does not say how: no run could settle them."""
+    for one in state.all(SharedPurchase) if Need.SHARED not in rule.payers else ():
+        awards = awards_of(state, state.get(SessionEntry, one.session)).values()
+        if one.ended is None and form.from_day <= one.day and context.subject in {mine[0].product for mine in awards}:
+            yield Finding("document", "no_sharing", f"'{one.id}' shares what {one.session} bought; add 'sharing'.")
 
 
 def _set_billing(state: State, context: Context, form: BillingForm) -> Outcome:
@@ -186,6 +203,7 @@ def _billing_faults(state: State, one: Details) -> Iterator[Finding]:
     rate = one.vat_percent
     if rate is not None and not (rate.is_finite() and 0 <= rate <= 100 and rate == rate.quantize(CENT)):
         yield Finding("vat_percent", "out_of_range", "A rate is 0 to 100 percent, to two decimals; correct it.")
+    yield from (Finding(*fault) for fault in misformed(one))
     if one.vat_percent is not None and not one.vat_id:
         yield Finding("vat_id", "no_vat_id", "It charges value added tax; give its VAT number.")
     if _LIKE_A_PERIOD(one.prefix or one.id):

@@ -35,6 +35,7 @@ from coflex.register.settlement import (
     ReadyDay,
     SettlementRun,
     SettlementTerms,
+    SharedPurchase,
     StatementEntry,
     lines_in,
 )
@@ -317,6 +318,33 @@ _CONTRACTS = Room(
     ),
 )  # fmt: skip
 
+_PURCHASES = Room(
+    "shared-purchases",
+    "What a session bought for one operator and several pay together, once all of them agreed.",
+    (
+        Read(
+            "/shared-purchases", SharedPurchase, "Purchases that the caller shares.",
+            {"session": "session", "buyer": "buyer", "day": "day"},
+        ),
+        Read("/shared-purchases/{shared_purchase}", SharedPurchase, "Who shares a purchase, and who agreed to it."),
+        History("/shared-purchases/{shared_purchase}/history", SharedPurchase, "Every version of it."),
+        Write(
+            "POST", "/shared-purchases", "shared_purchase.offer", "Offer others to share what one's session bought.",
+            SharedPurchase, 201, "/shared-purchases/{id}",
+            {"session": "2026-07-05.local-1", "sharers": [
+                {"role": "dso", "party": "DSO1", "need": "3"}, {"role": "tso", "party": "TSO1", "need": "1"}]},
+        ),
+        Write(
+            "POST", "/shared-purchases/{shared_purchase}/agree", "shared_purchase.agree", "Agree, as a sharer.",
+            SharedPurchase, example={},
+        ),
+        Write(
+            "POST", "/shared-purchases/{shared_purchase}/decline", "shared_purchase.decline",
+            "Decline, or take the offer back, before all agreed.", SharedPurchase, example={},
+        ),
+    ),
+)  # fmt: skip
+
 _RUNS = Room(
     "settlements",
     "Runs over periods, and each party's statement of them. The first run of a period takes one person, every other "
@@ -412,4 +440,4 @@ _DISPUTES = Room(
     ),
 )  # fmt: skip
 
-ROOMS = (_METERED, _TERMS, _CONTRACTS, _RUNS, _INVOICES, _DISPUTES)
+ROOMS = (_METERED, _TERMS, _CONTRACTS, _PURCHASES, _RUNS, _INVOICES, _DISPUTES)
