@@ -135,8 +135,7 @@ PARTLY = {
     "MKT-04": "requests for a place are of reactive power alone; the operating day has the TSO's and the grid's needs",
     "MKT-06": "in the operating day reactive power follows active; its offers are sold in compared designs",
     "ACT-07": "owners set what their units may give, and read what is held of them and their set points; no page yet",
-    "SET-02": "all of it from a folder; through the service no reactive energy",
-    "SET-03": "all of it from a folder; through the service nothing is shared between causes",
+    "SET-02": "all of it from a folder; through the service no reactive energy, and no energy of regulation",
     "XCH-04": "CSV only",
 }
 
