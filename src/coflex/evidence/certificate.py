@@ -255,12 +255,12 @@ def _records(given: Certificate, log: notes.NoteKey, point: notes.Checkpoint) ->
             vouched.setdefault((key.group, key.number), []).append(key)
     if not given.records:
         yield _fault("records", "no_record", "it holds no record; ask for one that holds what you look for")
-    seen: set[int] = set()
+    seen: set[int | bytes] = set()
     for record in given.records:
         place = f"record {record.index}"
-        if record.index in seen:
+        if not seen.isdisjoint(same := (record.index, record.message)):
             yield _fault(place, "same_record", "it stands in this file twice; count it once")
-        seen.add(record.index)
+        seen.update(same)
         leaf = merkle.leaf_hash(record.message)
         if not merkle.verify_inclusion(leaf, record.index, point.size, record.proof, point.root):
             yield _fault(place, "not_in_log", "the proof does not lead to this checkpoint; do not trust this record")
