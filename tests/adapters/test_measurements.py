@@ -47,7 +47,7 @@ from coflex.evidence.message import (
     measurement,
     unsigned,
 )
-from coflex.metering.admission import Outcome, Part, Signers
+from coflex.metering.admission import Outcome, Part, Signer, Signers
 from support.measuring import COUNT, NOW, ORIGIN, STEP, Device, signers
 
 HOUR = 3_600_000
@@ -143,6 +143,12 @@ def test_a_certificate_of_a_message_holds_offline_and_breaks_with_any_byte(tmp_p
         assert {one.code for one in form.verify(broken)} == {"not_in_log", "wrong_signature"}
         with pytest.raises(NotFound):
             certificate(here.log, known, [6])
+        # A key in the place of the one that signed: the message cannot be certified, rather than falsely so.
+        known.put(Signer(1, Device(7).public))
+        with pytest.raises(NotFound, match="point 1 signed is not registered"):
+            certificate(here.log, known, [0])
+        known.put(some[0].signer())
+        assert form.verify(certificate(here.log, known, [0])) == []
 
 
 def test_the_answer_waits_for_the_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from coflex.adapters.measurements.log import Log
 from coflex.domain.errors import NotFound
 from coflex.evidence import certificate as form
+from coflex.evidence import keys
 from coflex.evidence.certificate import Certificate, Record, SignerKey
 from coflex.evidence.checkpoint import NoteKey, parse_note
-from coflex.evidence.message import HEADER, Kind
+from coflex.evidence.message import HEADER, SIGNATURE_BYTES, Kind, signed_part
 from coflex.metering.admission import FOREVER, Signers
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,8 +29,8 @@ def certificate(
     """The certificate of the messages with these numbers in the log.
 
     `note`: a checkpoint of the log, with cosignatures of `witnesses`; the last one if None. `older`: sizes of
-    checkpoints that readers may have kept. Raises NotFound when the checkpoint does not cover a message, or when its
-    signer's key is not registered.
+    checkpoints that readers may have kept. Raises NotFound when the checkpoint does not cover a message, or when the
+    key that signed it is not registered for its time.
     """
     note = note or log.note
     size = parse_note(note).checkpoint.size
@@ -40,7 +41,7 @@ def certificate(
             raise NotFound(f"The checkpoint of size {size} covers no message {leaf}.", "Ask for an earlier one.")
         records.append(Record(leaf, raw[0], log.inclusion(leaf, size)))
         told.append(form.signer_note(log.origin, _key(signers, raw[0]), log.signer))
-    steps = form.consistency(log.hashes, (one for one in older if 0 < one <= size), size)
+    steps = form.consistency(log.hashes, (one for one in older if 0 < one <= log.size), size)
     return form.certificate(note, log.key, told, records, witnesses, steps)
 
 
@@ -49,8 +50,9 @@ def _key(signers: Signers, raw: bytes) -> SignerKey:
     group = form.group_of(Kind(kind))
     row = signers.row(number, group == form.PARTY)
     held = None if row is None else signers.validity(row, signed_at)
-    if held is None:
-        raise NotFound(f"No key of {group} {number} is registered for that time.", "Register it again.")
+    if held is None or not keys.verify(held[2], signed_part(raw), raw[-SIGNATURE_BYTES:]):
+        fault = f"The key with which {group} {number} signed is not registered for that time."
+        raise NotFound(fault, "Register it again for the time before the one that came after it.")
     since, until, key = held
     ends = None if until == FOREVER else _instant(until)
     return SignerKey(group, number, key, _instant(since), ends)
