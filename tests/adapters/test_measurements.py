@@ -416,6 +416,24 @@ def opened(folder: Path) -> Log:
     return log
 
 
+@pytest.mark.spec("CERT-01")
+def test_hashes_of_the_tree_that_a_full_disk_took_in_part_are_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system may write fewer bytes than it was given and say no more than how many."""
+    append, write, some = os.write, os.pwrite, devices(1)
+    with world(tmp_path, signers(some)) as here:
+        with monkeypatch.context() as short:
+            short.setattr(os, "write", lambda file, data: append(file, bytes(data)[:10]))
+            short.setattr(os, "pwrite", lambda file, data, at: write(file, bytes(data)[:10], at))
+            here.take(*minutes(some, 260))
+        here.take(*minutes(some, 300))
+        last = here.point()
+        proof = here.log.inclusion(10, last.size)
+        leaf = leaf_hash(here.log.read(10, 1)[0])
+        assert verify_inclusion(leaf, 10, last.size, proof, last.root)
+
+
 def test_what_is_missing_below_a_kept_state_is_made_anew_from_the_segments(tmp_path: Path) -> None:
     raws = [unsigned(Kind.DOCUMENT, 1, number, NOW, b"{}") + bytes(64) for number in range(1, 70_001)]
     whole = tmp_path / "whole"
