@@ -35,7 +35,7 @@ from coflex.ingest import Running
 from coflex.metering.baselines.compute import Asked, compute
 from coflex.metering.baselines.document import load_method
 from coflex.metering.baselines.record import BaselineRecord
-from coflex.metering.delivery import WATT_HOUR
+from coflex.metering.delivery import to_watt_hour
 from coflex.metering.eligibility import UnitCalendar
 from coflex.metering.quarters import QUALITIES, quarter_hours
 from coflex.register.packing import canonical
@@ -379,7 +379,7 @@ def _whole(record: BaselineRecord) -> bool:
 
 
 def _exact(kwh: float) -> Decimal:
-    return Decimal(repr(kwh)).quantize(WATT_HOUR)
+    return to_watt_hour(Decimal(repr(kwh)))
 
 
 def _write(body: bytes, file: BinaryIO) -> None:
