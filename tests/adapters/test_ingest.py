@@ -194,6 +194,7 @@ def test_requests_that_are_none_are_answered_as_problems(here: Ingest, devices: 
     for path, status in (
         ("/proof?point=1&sequence=99", 404), ("/proof?leaf=x", 400), ("/proof?leaf=1&size=999999999", 404),
         ("/proof?from=5&to=2", 404), ("/proof", 400), ("/certificate?leaf=99999999", 404), ("/nothing", 404),
+        ("/certificate?" + "leaf=0&" * 1_001, 400), ("/v1/test/live?" + "point=1&" * 1_001, 400),
         ("/proof?leaf=0&size=0", 404), ("/ready", 200), ("/healthz", 200),
     ):  # fmt: skip
         assert here.status(path) == status, path

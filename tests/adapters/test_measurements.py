@@ -134,7 +134,7 @@ def test_a_certificate_of_a_message_holds_offline_and_breaks_with_any_byte(tmp_p
         here.take(platform.seal(order, 1, here.now, kind=Kind.SET_POINT))
         answer = some[0].seal(done, 3, here.now, kind=Kind.ACKNOWLEDGEMENT)
         assert here.take(answer).accepted == 1
-        made = certificate(here.log, known, [0, 4, 5], older=[small])
+        made = certificate(here.log, known, [0, 4, 0, 5], older=[small])
         assert form.verify(made, form.Trust(log=here.log.key.public)) == []
         assert form.parse(form.encode(made)) == [made]
         changed = made.records[0].message[:30] + b"!" + made.records[0].message[31:]

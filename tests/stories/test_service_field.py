@@ -69,6 +69,7 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         # Nothing was foreseen here, so the power is around what flowed last.
         assert {one.power_w for one in bodies} == {103_000}
 
+        kept = (await service.ask("GET", "/measurements/checkpoint", None)).text
         answered = await service.bring(meter.answer(came[0], service.now, Hop.LIGHT_NODE))
         assert answered["accepted"] == 1
         await service.turn()
@@ -82,6 +83,9 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         (certificate,) = parse(made.content)
         key = NoteKey.parse((await service.ask("GET", "/measurements/key", None)).text.strip())
         assert verify(certificate, Trust(key.public)) == []
+        older = f"older={parse_note(kept).checkpoint.size}"
+        made = await service.ask("GET", f"/units/cu-0001/certificate?{span}&{older}")
+        assert verify(parse(made.content)[0], Trust(key.public, kept=(kept,))) == []
         kinds = [decode(record.message).kind for record in certificate.records]
         assert sorted(kinds) == [Kind.MEASUREMENT] * 3 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT]
 

@@ -35,7 +35,7 @@ def certificate(
     note = note or log.note
     size = parse_note(note).checkpoint.size
     records, told = [], []
-    for leaf in leaves:
+    for leaf in dict.fromkeys(leaves):
         raw = log.read(leaf, 1) if 0 <= leaf < size else []
         if not raw:
             raise NotFound(f"The checkpoint of size {size} covers no message {leaf}.", "Ask for an earlier one.")
