@@ -216,6 +216,21 @@ def test_checkpoints_and_terms_go_to_the_chain_by_command(chain: Node, tmp_path:
     assert coflex("anchor", "terms", "rome-2028", *there).exit_code == 1
 
 
+def test_an_account_with_a_character_wrong_is_no_party_and_no_owner(chain: Node, owner: Anchor) -> None:
+    """An address tells by its capitals whether it was copied right; terms of a wrong one could never be mended."""
+    right, party = (address_of(connect(chain.url), secret) for secret in chain.secrets[1:3])
+    letter = next(i for i, one in enumerate(right) if i > 1 and one.isalpha())
+    wrong = right[:letter] + right[letter].swapcase() + right[letter + 1 :]
+    for given in (wrong, right[:-1], "0xA", "anna"):
+        with pytest.raises(CoflexError, match="is no address"):
+            owner.register("typo", RULES, given, party)
+        with pytest.raises(CoflexError, match="is no address"):
+            owner.hand_over(given)
+    assert owner.terms("typo") is None
+    owner.register("typo", RULES, right.lower(), party)  # in small letters it tells nothing
+    assert owner.terms("typo").parties == (right, party)
+
+
 def test_what_the_log_did_not_sign_is_not_anchored(chain: Node, owner: Anchor, tmp_path: Path) -> None:
     (tmp_path / "a.key").write_text(chain.secrets[0].hex())
     (tmp_path / "bad.key").write_text("secret stuff")
