@@ -34,13 +34,14 @@ def certificate(
     """
     note = note or log.note
     size = parse_note(note).checkpoint.size
-    records, told = [], []
+    records, signed_by = [], []
     for leaf in dict.fromkeys(leaves):
         raw = log.read(leaf, 1) if 0 <= leaf < size else []
         if not raw:
             raise NotFound(f"The checkpoint of size {size} covers no message {leaf}.", "Ask for an earlier one.")
         records.append(Record(leaf, raw[0], log.inclusion(leaf, size)))
-        told.append(form.signer_note(log.origin, _key(signers, raw[0]), log.signer))
+        signed_by.append(_key(signers, raw[0]))
+    told = [form.signer_note(log.origin, key, log.signer) for key in dict.fromkeys(signed_by)]
     steps = form.consistency(log.hashes, (one for one in older if 0 < one <= log.size), size)
     return form.certificate(note, log.key, told, records, witnesses, steps)
 
