@@ -220,7 +220,8 @@ def test_a_table_of_witnesses_is_read_with_all_its_faults(tmp_path: Path) -> Non
     path = tmp_path / "witnesses.txt"
     path.write_text(f"# ours\nhttps://one.example/ {FIRST.key}  # Rome\n\n")
     assert read_witnesses(path) == (Witness("https://one.example", FIRST.key),)
-    path.write_text("ftp://x y\nhttps://one.example nokey\nhttps://one.example\n")
+    log = NoteSigner(ORIGIN, bytes(32)).key
+    path.write_text(f"ftp://x y\nhttps://one.example nokey\nhttps://one.example\nhttps://one.example {log}\n")
     with pytest.raises(Refused) as caught:
         read_witnesses(path)
-    assert [one.place for one in caught.value.findings] == [f"witnesses.txt, line {n}" for n in (1, 2, 3)]
+    assert [one.place for one in caught.value.findings] == [f"witnesses.txt, line {n}" for n in (1, 2, 3, 4)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from coflex.adapters.measurements.files import put
 from coflex.adapters.measurements.log import COSIGNED, Log
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
-from coflex.evidence.checkpoint import NoteKey, cosigned_at, parse_note, with_lines
+from coflex.evidence.checkpoint import WITNESS, NoteKey, cosigned_at, parse_note, with_lines
 from coflex.evidence.witness import talk
 
 if TYPE_CHECKING:
@@ -45,9 +45,13 @@ def read_witnesses(path: Path) -> tuple[Witness, ...]:
             faults.append(Finding(place, "bad_witness", "Write a witness's URL and its public key, with a space."))
             continue
         try:
-            found.append(Witness(words[0].rstrip("/"), NoteKey.parse(words[1])))
+            key = NoteKey.parse(words[1])
         except Refused as fault:
             faults += [Finding(place, one.code, one.message) for one in fault.findings]
+            continue
+        if key.kind != WITNESS:
+            faults.append(Finding(place, "bad_witness", "That is the key of a log; write the witness's own."))
+        found.append(Witness(words[0].rstrip("/"), key))
     refuse(path.name, faults)
     return tuple(found)
 
