@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
@@ -120,6 +120,8 @@ def serve(
             yield app(Desk(signer, known, kept, _now, _tell))
 
         try:
+            for origin in known:
+                kept.last(origin)  # what is damaged is told before anybody is answered
             server.run(listening, platform, _tell)
         finally:
             kept.close()
@@ -188,10 +190,21 @@ class Kept:
         os.close(self._lock)
 
     def last(self, origin: str) -> str | None:
-        """The note cosigned last, None where there was none."""
-        with suppress(FileNotFoundError):
-            return self._place(origin).read_text(encoding="utf-8")
-        return None
+        """The note cosigned last, None where there was none. Raises: CoflexError where it cannot be read any more."""
+        from coflex.evidence.checkpoint import parse_note
+
+        place = self._place(origin)
+        try:
+            note = place.read_text(encoding="utf-8")
+            _ = parse_note(note).checkpoint
+        except FileNotFoundError:
+            return None
+        except (UnicodeDecodeError, Refused):
+            fault = f"{place} is damaged: what this witness cosigned last is not known any more."
+            raise CoflexError(
+                fault, "Bring it back as it was last, or begin with a new key and a new folder."
+            ) from None
+        return note
 
     def keep(self, origin: str, note: str) -> None:
         """Put a note in the place of the last one; it is on disk on return."""
