@@ -249,9 +249,14 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path: Path, devices: l
 
 
 def test_it_says_what_hinders_its_start(tmp_path: Path, devices: list[Device]) -> None:
-    points = write_points(devices[:1], tmp_path / "points.csv")
+    points, binary = write_points(devices[:1], tmp_path / "points.csv"), tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
     for settings in (
         Settings(tmp_path / "data", points, origin="rome"),
+        Settings(tmp_path / "data", points, origin="coflex/new rome/measurements"),
+        Settings(tmp_path / "data", points, origin="coflex/+/measurements"),
+        Settings(tmp_path / "data", points, senders=binary),
+        Settings(tmp_path / "data", points, witnesses=binary),
         Settings(tmp_path / "data", points, mqtt="http://broker"),
         Settings(tmp_path / "data", tmp_path / "none.csv"),
         Settings(tmp_path / "data", points, port=70_000),

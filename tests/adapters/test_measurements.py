@@ -268,6 +268,13 @@ def test_one_process_writes_to_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_a_name_that_no_log_can_have_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        Log(tmp_path, "coflex/new rome/measurements")
+    with world(tmp_path, signers([])) as here:
+        assert here.log.key.name == ORIGIN
+
+
 # ---------------------------------------------------------------- after a kill
 
 

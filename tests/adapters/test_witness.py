@@ -266,6 +266,9 @@ def test_a_list_of_logs_with_a_fault_is_refused(tmp_path: Path, text: str) -> No
     (tmp_path / "logs.txt").write_text(text)
     with pytest.raises(CoflexError):
         door.read_logs(tmp_path / "logs.txt")
+    (tmp_path / "logs.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(CoflexError, match="UTF-8"):
+        door.read_logs(tmp_path / "logs.txt")
 
 
 @pytest.mark.parametrize("text", ["", "me", str(ME.key), LOG.secret])

@@ -149,7 +149,11 @@ def read_logs(file: Path) -> dict[str, list[NoteKey]]:
     from coflex.evidence.checkpoint import LOG, NoteKey
 
     logs: dict[str, list[NoteKey]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CoflexError(f"{file} is no text in UTF-8.", "Write the public key of each log on a line.") from None
+    for number, line in enumerate(lines, 1):
         text, _, origin = line.partition("#")[0].strip().partition(" ")
         if not text:
             continue

@@ -34,9 +34,14 @@ class Witness:
 
 
 def read_witnesses(path: Path) -> tuple[Witness, ...]:
-    """A table of witnesses, URL and public key on each line, `#` before a remark. Raises Refused with every fault."""
+    """A table of witnesses, URL and public key on each line, `#` before a remark. Raises Refused with every fault,
+    CoflexError where it is no text."""
     found, faults = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CoflexError(f"{path} is no text in UTF-8.", "Write URL and key of each witness on a line.") from None
+    for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()
         if not words:
             continue

@@ -373,6 +373,7 @@ def _signer(path: Path, origin: str) -> NoteSigner:
     """The log's key, made at the first start. Raises Refused where the file holds none, LogBroken if another log's."""
     if not path.exists():
         made = NoteSigner(origin, secrets.token_bytes(32))
+        NoteKey.parse(str(made.key))  # a name that cannot stand in a note is refused before anything is written
         put(path, lambda file: _write(file, made.secret.encode() + b"\n"), 0o600)
         with suppress(PermissionError):  # the name of a new folder; it may stand in one that is not to be read
             sync_folder(path.parent.parent)
