@@ -121,6 +121,17 @@ def test_live_values_and_certificates_are_for_whom_the_owner_lets_see_them(tmp_p
         )  # fmt: skip
         assert given.status_code == 201, given.text
         assert await seen("dso") == [200, 404]
+        # Who may see from now on does not see what was measured before.
+        given = await service.ask(
+            "POST", "/data-grants", unit="cu-0001", party="tso", scope=["live"], starts=at(-6).isoformat(),
+            ends=at(600).isoformat(),
+        )  # fmt: skip
+        assert given.status_code == 201, given.text
+        assert (await service.ask("GET", "/units/cu-0001/live", "tso")).json() == {"items": []}
+        service.to(-4)
+        await service.bring(meter.measured(at(-6), [-1_000] * 15))
+        live = (await service.ask("GET", "/units/cu-0001/live", "tso")).json()["items"]
+        assert [one["value"] for one in live] == [-1000.0]
         unknown = await service.ask("GET", "/units/cu-9999/live", "dso")
         hidden = await service.ask("GET", "/units/cu-0001/live", "sp-2")
         assert unknown.json()["detail"].replace("cu-9999", "cu-0001") == hidden.json()["detail"]

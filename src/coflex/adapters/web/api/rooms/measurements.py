@@ -269,8 +269,14 @@ async def _live(field: Field, desk: Desk, request: Request) -> Response:
     unit = _seen(state, who, request, DataScope.LIVE, (now, now + datetime.resolution), now)
     numbers = seen_points(state, unit)
     values = (await field.room(who.tenant)).live(numbers, None) if numbers else []
-    items = tuple(LiveReading(one.point, one.quantity, _instant(one.at), one.value) for one in values)
-    return Response(encode(LiveReadings(items)), media_type=JSON, headers={"Cache-Control": "no-store"})
+    items = (LiveReading(one.point, one.quantity, _instant(one.at), one.value) for one in values)
+    # A right that begins now shows nothing of before, though it may be the last value there is.
+    seen = [
+        one
+        for one in items
+        if may_see(state, who.party, unit, DataScope.LIVE, one.at, one.at + datetime.resolution, now)
+    ]
+    return Response(encode(LiveReadings(tuple(seen))), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 async def _certificate(field: Field, desk: Desk, request: Request) -> Response:
