@@ -315,9 +315,8 @@ def _kept(given: Certificate, log: notes.NoteKey, point: notes.Checkpoint, kept:
         return
     proofs = [one.proof for one in given.consistency if (one.old, one.new) == (old.size, new.size)]
     if not proofs and old.size:
-        yield _fault(
-            place, "no_consistency_proof", f"the file holds no proof from size {old.size} to {new.size}; ask for one"
-        )
+        fault = f"the file holds no proof from size {old.size} to {new.size}; ask for it again with older={mine.size}"
+        yield _fault(place, "no_consistency_proof", fault)
     elif not any(merkle.verify_consistency(old.size, new.size, old.root, new.root, one) for one in proofs or [[]]):
         yield _fault(place, "rewritten", "no proof shows that the log only grew; keep both checkpoints, ask why")
 
