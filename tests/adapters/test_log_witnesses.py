@@ -11,7 +11,7 @@ import pytest
 from coflex.adapters.cli import witness as door
 from coflex.adapters.measurements import cosigning
 from coflex.adapters.measurements.cosigning import Cosigning, Witness, read_witnesses
-from coflex.domain.errors import Refused
+from coflex.domain.errors import NotFound, Refused
 from coflex.evidence.certificate import Trust, cosigned, parse, verify
 from coflex.evidence.checkpoint import WITNESS, NoteSigner, parse_note
 from coflex.ingest import Running, open_ingest
@@ -98,9 +98,11 @@ def test_a_reader_whose_checkpoint_is_newer_than_the_cosigned_one_gets_the_proof
             bring(running, device, 5)
             await running.cosigning.once(client)
             bring(running, device, 4)
-            (given,) = parse(running.certificate([2], [9, 10]))
+            (given,) = parse(running.certificate([2], [0, 9]))
             assert parse_note(given.checkpoint).checkpoint.size == 5
             assert verify(given, Trust(running.intake.log.key.public, (FIRST.key,), kept=(running.note(),))) == []
+            with pytest.raises(NotFound, match="ends at size 9"):
+                running.certificate([2], [9, 10])
 
     try:
         asyncio.run(act())

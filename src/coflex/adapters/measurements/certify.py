@@ -29,9 +29,13 @@ def certificate(
     """The certificate of the messages with these numbers in the log.
 
     `note`: a checkpoint of the log, with cosignatures of `witnesses`; the last one if None. `older`: sizes of
-    checkpoints that readers may have kept. Raises NotFound when the checkpoint does not cover a message, or when the
-    key that signed it is not registered for its time.
+    checkpoints that readers may have kept. Raises NotFound when the checkpoint does not cover a message, when the key
+    that signed it is not registered for its time, or when the log is smaller than an older size.
     """
+    sizes = set(older)
+    if max(sizes, default=0) > log.size:
+        fault = f"The log ends at size {log.size}, before {max(sizes)}."
+        raise NotFound(fault, "If you have a checkpoint of that size, keep it: it proves that the log forgot.")
     note = note or log.note
     size = parse_note(note).checkpoint.size
     records, signed_by = [], []
@@ -42,7 +46,7 @@ def certificate(
         records.append(Record(leaf, raw[0], log.inclusion(leaf, size)))
         signed_by.append(_key(signers, raw[0]))
     told = [form.signer_note(log.origin, key, log.signer) for key in dict.fromkeys(signed_by)]
-    steps = form.consistency(log.hashes, (one for one in older if 0 < one <= log.size), size)
+    steps = form.consistency(log.hashes, sizes, size)
     return form.certificate(note, log.key, told, records, witnesses, steps)
 
 
