@@ -142,6 +142,16 @@ def test_faults_of_several_certificates_say_in_which_they_are(tmp_path: Path) ->
     )
 
 
+@pytest.mark.spec("CERT-01")
+def test_certificates_of_one_file_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    """Each holds by itself; together they prove that the log signed two trees of one size."""
+    other = Book([*book().messages[:12], written(7, {})])
+    starts, key = vouched()
+    forked = certificate.certificate(other.note(), LOG.key, (starts, key), [other.record(12)])
+    answer = say(put(tmp_path / "two.json", msgspec.json.encode([certified(), forked, certified()])))
+    assert [(one["place"], one["code"]) for one in answer["findings"]] == [("certificates 1 and 2", "forked")]
+
+
 def test_a_record_that_is_signed_but_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
     from coflex.evidence import message
     from support.evidence import AT, PARTY, PLATFORM

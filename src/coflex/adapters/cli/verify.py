@@ -158,11 +158,12 @@ def _findings(given: Sequence[Certificate], trust: Trust) -> list[Finding]:
     from coflex.evidence import certificate
 
     several = len(given) > 1
-    return [
+    told = [
         Finding(f"certificate {number}, {one.place}" if several else one.place, one.code, one.message)
         for number, each in enumerate(given, 1)
         for one in certificate.verify(each, trust)
     ]
+    return told + certificate.forks(given)
 
 
 def _answer(file: Path, given: Sequence[Certificate], trust: Trust) -> dict[str, Any]:
