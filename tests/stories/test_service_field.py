@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gmqtt import Client
 
 from coflex import field as fields
-from coflex import watched
+from coflex import metered, watched
 from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
@@ -278,9 +278,14 @@ def test_a_published_result_stands_signed_in_the_log_and_each_party_finds_its_aw
 
 
 @pytest.mark.spec("SET-01", "CERT-01")
-def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_with_their_proof(tmp_path: Path) -> None:
+def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_with_their_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every quarter-hour of two weeks -0.5 kWh; in the hour that was sold 1, 2, 3 and then nothing that is known."""
     days, quarter = 14, timedelta(minutes=15)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
     async def story(service: FieldService) -> None:
         meter = await service.enrol("cu-0001", 1)
@@ -342,7 +347,12 @@ def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_w
             meter.last, first=ms(first), at=ms(service.now) + 2, step=900_000, values=weeks, quantity=5, revision=1
         )
         assert (await service.bring(other, before))["accepted"] == 2
-        await service.turn()
+        with monkeypatch.context() as disk:
+            disk.setattr(metered, "put", full)
+            disk.setattr(metered, "AGAIN_S", 0.0)
+            await service.turn()
+            await field.bringer.turn()
+        # What a full disk kept from being brought is brought when it is looked for again.
         await field.bringer.turn()
         mine = next(one for one in service.state.all(MeteredDay) if one.unit == "cu-0001").quantities
         assert [one.kwh for one in mine] == [Decimal("1.5"), 2, 3, 4] and mine[0].version == 2
