@@ -163,6 +163,9 @@ def test_another_contract_or_none_is_not_taken_for_ours(chain: Node, owner: Anch
         Anchor(there, owner.address).anchor(point(4))
     with pytest.raises(CoflexError, match="32 bytes"):
         address_of(there, b"short")
+    for secret in (bytes(32), b"\xff" * 32):  # zero, and more than the curve has
+        with pytest.raises(CoflexError, match="no key of an account"):
+            address_of(there, secret)
 
 
 def test_an_account_without_money_is_told_so(chain: Node, owner: Anchor) -> None:

@@ -206,7 +206,10 @@ def _sent(chain: Any, account: Any, call: Any, patience: float) -> Any:
 def _account(chain: Any, secret: bytes) -> Any:
     if len(secret) != 32:
         raise CoflexError(f"The key of an account has 32 bytes, not {len(secret)}.", "Give it whole.")
-    return chain.eth.account.from_key(secret)
+    try:
+        return chain.eth.account.from_key(secret)
+    except ValueError:
+        raise CoflexError("These 32 bytes are no key of an account.", "Make one with a wallet.") from None
 
 
 def _address(given: str) -> str:
