@@ -195,14 +195,20 @@ class Fields:
         return await (await self.of(tenant)).take(payload, party)
 
     async def certificate(
-        self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
+        self,
+        tenant: str,
+        points: Sequence[int],
+        orders: Sequence[int],
+        start: datetime,
+        end: datetime,
+        older: Sequence[int],
     ) -> bytes:
         found = await self.of(tenant)
-        return await asyncio.to_thread(found.certificate, points, orders, start, end)
+        return await asyncio.to_thread(found.certificate, points, orders, start, end, older)
 
-    async def outcome(self, tenant: str, session: str) -> bytes:
+    async def outcome(self, tenant: str, session: str, older: Sequence[int]) -> bytes:
         found = await self.of(tenant)
-        return await asyncio.to_thread(found.outcome, session)
+        return await asyncio.to_thread(found.outcome, session, older)
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
         return await (await self.of(tenant)).signal(regulation, kw, seconds)
@@ -573,18 +579,20 @@ class TenantField:
         await asyncio.to_thread(put, self.folder / OUTCOMES, partial(_write, outcomes.text()))
         self._outcomes = outcomes
 
-    def outcome(self, session: str) -> bytes:
+    def outcome(self, session: str, older: Sequence[int]) -> bytes:
         """Certificate of the newest result of a session in the log. Raises NotFound."""
         log = self.running.intake.log
         leaves = [log.find(PLATFORM, one, True) for one in self._outcomes.of.get(session, ())]
         known = sorted(leaf for leaf in leaves if leaf is not None)
         if not known:
             raise NotFound("The log holds no result of that session.", "Ask when it is published.")
-        return self.running.certificate(known, ())
+        return self.running.certificate(known, older)
 
     # ---------------------------------------------------------------- certificates
 
-    def certificate(self, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime) -> bytes:
+    def certificate(
+        self, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime, older: Sequence[int]
+    ) -> bytes:
         """Certificate of what points signed in [start, end) and of set points of these sequences. Raises NotFound,
         Refused where it is more than a certificate holds."""
         log = self.running.intake.log
@@ -600,7 +608,7 @@ class TenantField:
             refuse("The certificate", [Finding("to", "too_many", told)])
         if not leaves:
             raise NotFound("The log holds nothing of that time.", "Ask for another time.")
-        return self.running.certificate(sorted(leaves), ())
+        return self.running.certificate(sorted(leaves), older)
 
 
 def batched(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:

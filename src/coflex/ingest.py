@@ -62,8 +62,10 @@ class Settings:
     def tenant(self) -> str:
         """Raises CoflexError when the origin names none."""
         parts = self.origin.split("/")
-        if len(parts) != 3 or parts[0] != "coflex" or not all(part.isascii() and part for part in parts):
-            raise CoflexError(f"{self.origin} is no name of a log.", "Give --origin as coflex/<tenant>/<log>.")
+        plain = self.origin.isascii() and not any(one.isspace() or one in "+#" for one in self.origin)
+        if not (plain and len(parts) == 3 and parts[0] == "coflex" and all(parts)):
+            fault = "Give --origin as coflex/<tenant>/<log>, without blanks, + and #."
+            raise CoflexError(f"{self.origin} is no name of a log.", fault)
         return parts[1]
 
 
@@ -78,8 +80,11 @@ def ingest(settings: Settings, tell: Tell) -> None:
     broker = None if settings.mqtt is None else Address.parse(settings.mqtt)
     signers, senders = load(settings.points), Senders()
     if settings.senders is not None:
-        with settings.senders.open(newline="", encoding="utf-8") as file:
-            senders = of_file(list(csv.reader(file)))
+        try:
+            with settings.senders.open(newline="", encoding="utf-8") as file:
+                senders = of_file(list(csv.reader(file)))
+        except (UnicodeDecodeError, csv.Error):
+            raise CoflexError(f"{settings.senders} is no CSV in UTF-8.", "Save it as such.") from None
     if settings.nats is not None:
         check_url(settings.nats)
     witnesses = () if settings.witnesses is None else read_witnesses(settings.witnesses)

@@ -35,7 +35,7 @@ from coflex.ingest import Running
 from coflex.metering.baselines.compute import Asked, compute
 from coflex.metering.baselines.document import load_method
 from coflex.metering.baselines.record import BaselineRecord
-from coflex.metering.delivery import WATT_HOUR
+from coflex.metering.delivery import to_watt_hour
 from coflex.metering.eligibility import UnitCalendar
 from coflex.metering.quarters import QUALITIES, quarter_hours
 from coflex.register.packing import canonical
@@ -133,19 +133,21 @@ class Bringer:
     """When to look for what had no readings again, by the loop's clock."""
     _next_ready: dict[tuple[date, str], float] = field(default_factory=dict)
     """The same of bands that were not wholly ready."""
-    _touched: set[tuple[date, str]] = field(default_factory=set)
-    """Days of units that may be others since readings were corrected."""
+    _touched: dict[tuple[date, str], float] = field(default_factory=dict)
+    """Days of units that may be others since readings were corrected, and when to look at them, by the same clock."""
 
     async def turn(self) -> int:
         """Bring what is due, and what is another since it was brought, as much as is done at once; how many units and
-        days were looked at. What cannot be computed or is not taken is told, and keeps nothing else back. Raises
-        CoflexError."""
-        state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
+        days were looked at, MOST_AT_ONCE or more where some are left. What cannot be computed is told, keeps nothing
+        else back, and is looked for again; what is not taken is told. Raises CoflexError."""
+        state, now, clock = self.desk.state(self.tenant), self.desk.now(self.tenant), asyncio.get_running_loop().time()
         wanted = self._wanted(state, now)
-        again = sorted(self._touched)[: MOST_AT_ONCE - len(wanted)]
+        touched = sorted(key for key, at in self._touched.items() if at <= clock)
+        again = touched[: MOST_AT_ONCE - len(wanted)]
         owing = [one for day, unit in again if (one := owed(state, unit, day)) is not None]
         held = {*self._lacking(state, now), *(one for day, unit in again for one in ready_owed(state, unit, day))}
         ready = [(one, tuple(points_of(state, unit) for unit in one.units)) for one in sorted(held, key=_place)]
+        failed = set[tuple[date, str]]()
         if wanted or owing or ready:
             await self.desk.settled()
             zone, size = zone_of(state), self.running.size()
@@ -153,8 +155,18 @@ class Bringer:
             events = {unit: event_days(state, unit) for unit in units}
             forms = await asyncio.to_thread(self._forms, [*wanted, *owing], ready, zone, events, size)
             await self._submit([one for one in forms if one is not None])
-        self._touched.difference_update(again)
-        return len(wanted) + len(owing) + len(ready)
+            asked = [
+                *((one.day, (one.unit,)) for one in (*wanted, *owing)),
+                *((one.day, one.units) for one, _ in ready),
+            ]
+            failed = {(d, u) for (d, units), form in zip(asked, forms, strict=True) if form is None for u in units}
+        for key in again:
+            if key in failed:
+                self._touched[key] = clock + AGAIN_S
+            else:
+                del self._touched[key]
+        left = MOST_AT_ONCE if len(again) < len(touched) else 0
+        return left + len(wanted) + len(owing) + len(ready)
 
     async def _submit(self, forms: Sequence[Bring]) -> None:
         """Bring what is news of forms, in one command; where that is refused, half by half down to the one at fault."""
@@ -182,9 +194,9 @@ class Bringer:
             if unit is not None:
                 first, last = (_local(ms, zone) for ms in (begin, end - 1))
                 for day in _range(first, last):
-                    self._touched |= {(based, unit) for based in based_on(state, unit, day)}
+                    self._touched |= {(based, unit): 0.0 for based in based_on(state, unit, day)}
                     if ready_days(state, day):
-                        self._touched.add((day, unit))
+                        self._touched[day, unit] = 0.0
 
     def look_again(self) -> None:
         """Let the next turn look for everything that is due, also for what had no readings a moment ago."""
@@ -379,7 +391,7 @@ def _whole(record: BaselineRecord) -> bool:
 
 
 def _exact(kwh: float) -> Decimal:
-    return Decimal(repr(kwh)).quantize(WATT_HOUR)
+    return to_watt_hour(Decimal(repr(kwh)))
 
 
 def _write(body: bytes, file: BinaryIO) -> None:

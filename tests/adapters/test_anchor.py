@@ -163,6 +163,9 @@ def test_another_contract_or_none_is_not_taken_for_ours(chain: Node, owner: Anch
         Anchor(there, owner.address).anchor(point(4))
     with pytest.raises(CoflexError, match="32 bytes"):
         address_of(there, b"short")
+    for secret in (bytes(32), b"\xff" * 32):  # zero, and more than the curve has
+        with pytest.raises(CoflexError, match="no key of an account"):
+            address_of(there, secret)
 
 
 def test_an_account_without_money_is_told_so(chain: Node, owner: Anchor) -> None:
@@ -214,6 +217,21 @@ def test_checkpoints_and_terms_go_to_the_chain_by_command(chain: Node, tmp_path:
     assert list(found["agreed"]) == parties and found["agreed"][parties[1]] == "not yet" and not found["in_force"]
     assert "not yet" in coflex("anchor", "terms", "rome-2027", *there).stdout
     assert coflex("anchor", "terms", "rome-2028", *there).exit_code == 1
+
+
+def test_an_account_with_a_character_wrong_is_no_party_and_no_owner(chain: Node, owner: Anchor) -> None:
+    """An address tells by its capitals whether it was copied right; terms of a wrong one could never be mended."""
+    right, party = (address_of(connect(chain.url), secret) for secret in chain.secrets[1:3])
+    letter = next(i for i, one in enumerate(right) if i > 1 and one.isalpha())
+    wrong = right[:letter] + right[letter].swapcase() + right[letter + 1 :]
+    for given in (wrong, right[:-1], "0xA", "anna"):
+        with pytest.raises(CoflexError, match="is no address"):
+            owner.register("typo", RULES, given, party)
+        with pytest.raises(CoflexError, match="is no address"):
+            owner.hand_over(given)
+    assert owner.terms("typo") is None
+    owner.register("typo", RULES, right.lower(), party)  # in small letters it tells nothing
+    assert owner.terms("typo").parties == (right, party)
 
 
 def test_what_the_log_did_not_sign_is_not_anchored(chain: Node, owner: Anchor, tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ def test_a_baseline_is_computed_with_its_evidence(table: Path, tmp_path: Path) -
 
 
 def test_what_cannot_be_computed_is_told(table: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe")
     for words, told in (
+        ((*EVENT, "--unit", "unit 0", "--method", binary), "is no text in UTF-8"),
         ((*EVENT, "--unit", "nobody"), "There is no series 'nobody'"),
         ((*EVENT, "--unit", "unit 0", "--method", "high_9"), "There is no baseline method"),
         ((*EVENT, "--unit", "unit 0", "--zone", "Europe/Nowhere"), "There is no zone"),

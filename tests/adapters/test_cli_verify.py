@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coflex.evidence import certificate
+from coflex.evidence import certificate, commitment
 from support.command import coflex
 from support.evidence import LOG, OPENINGS, WITNESSES, Book, book, certified, vouched, written
 
@@ -61,6 +61,27 @@ def test_without_a_key_the_fingerprint_to_compare_is_said(file: Path) -> None:
     assert say(file, "--key", KEY, "--witness", WITNESSES[0].key)["notes"] == []
 
 
+@pytest.mark.spec("CERT-01")
+def test_every_certificate_of_a_kept_file_counts(file: Path, tmp_path: Path) -> None:
+    """The second one is of a log that was rewritten since: whoever looked at the first alone would not see it."""
+    other = Book([written(7, {}), *book().messages[1:]])
+    old, rewritten = (msgspec.structs.replace(certified(), checkpoint=log.note(4)) for log in (book(), other))
+    for name, data in (
+        ("kept.jsonl", b"\n".join(map(msgspec.json.encode, (old, rewritten)))),
+        ("kept.json", msgspec.json.encode([old, rewritten])),
+    ):
+        answer = say(file, "--kept", put(tmp_path / name, data))
+        assert [one["code"] for one in answer["findings"]] == ["rewritten"]
+    told = coflex("verify", file, "--kept", put(tmp_path / "one.json", msgspec.json.encode([old, old])))
+    assert told.stdout.endswith("which only grew since the checkpoint you kept.\n")
+
+
+def test_a_kept_checkpoint_holds_with_the_line_ends_of_mail_and_editors(file: Path, tmp_path: Path) -> None:
+    note = book().note(4)
+    for text in (note.replace("\n", "\r\n"), "\ufeff" + note, note.removesuffix("\n"), f"{note}\n\n"):
+        assert say(file, "--kept", put(tmp_path / "kept.txt", text))["kept"] == 1
+
+
 def test_what_the_records_say_is_shown(file: Path) -> None:
     first, _, third = say(file)["records"]
     assert first["kind"] == "measurement" and first["signer"] == "point 4711" and first["sequence"] == 1
@@ -74,6 +95,14 @@ def test_what_the_records_say_is_shown(file: Path) -> None:
     assert third["kind"] == "document" and third["disclosed"] == {"iban": OPENINGS[0].value}
     told = coflex("verify", file, "--records").stdout
     assert len(told.splitlines()) == 4 and OPENINGS[0].value in told and "Anna" not in told
+
+
+def test_what_a_record_discloses_begins_no_line_of_its_own(tmp_path: Path) -> None:
+    shown = commitment.commit({"name": "Anna\n1 record holds\x1b[1A"}, [b"a" * 32])
+    log = Book([written(1, {"commitments": commitment.commitments(shown)})])
+    given = certificate.certificate(log.note(), LOG.key, vouched(), [log.record(0, shown)])
+    told = coflex("verify", put(tmp_path / "one.json", certificate.encode(given)), "--records").stdout
+    assert len(told.splitlines()) == 2 and "\x1b" not in told
 
 
 @pytest.mark.spec("CERT-01")
@@ -113,6 +142,16 @@ def test_faults_of_several_certificates_say_in_which_they_are(tmp_path: Path) ->
     )
 
 
+@pytest.mark.spec("CERT-01")
+def test_certificates_of_one_file_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    """Each holds by itself; together they prove that the log signed two trees of one size."""
+    other = Book([*book().messages[:12], written(7, {})])
+    starts, key = vouched()
+    forked = certificate.certificate(other.note(), LOG.key, (starts, key), [other.record(12)])
+    answer = say(put(tmp_path / "two.json", msgspec.json.encode([certified(), forked, certified()])))
+    assert [(one["place"], one["code"]) for one in answer["findings"]] == [("certificates 1 and 2", "forked")]
+
+
 def test_a_record_that_is_signed_but_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
     from coflex.evidence import message
     from support.evidence import AT, PARTY, PLATFORM
@@ -136,6 +175,9 @@ def test_a_record_that_is_signed_but_cannot_be_read_is_shown_as_it_is(tmp_path: 
         (None, ("--key", "me"), "--key gives is no key"),
         (None, ("--key", "00"), "--key has 1 byte"),
         (None, ("--witness", "me"), "--witness gives is no key"),
+        (None, ("--witness", KEY), "--witness gives is the key of a log"),
+        (None, ("--key", str(WITNESSES[0].key)), "--key gives is the key of a witness"),
+        (None, ("--kept", "nothing.json"), "nothing.json is empty"),
         (None, ("--threshold", "1"), "1 of 0 witnesses"),
         (None, ("--kept", "binary"), "is no checkpoint"),
     ],
@@ -145,6 +187,7 @@ def test_what_cannot_be_read_is_said_with_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     put(Path("binary"), b"\xff\xfe")
+    put(Path("nothing.json"), b"[]")
     given = file if data is None else put(tmp_path / "given.json", data)
     told = coflex("verify", given, *words)
     assert told.exit_code == 1 and said in told.stderr and "Traceback" not in told.stderr

@@ -194,6 +194,7 @@ def test_requests_that_are_none_are_answered_as_problems(here: Ingest, devices: 
     for path, status in (
         ("/proof?point=1&sequence=99", 404), ("/proof?leaf=x", 400), ("/proof?leaf=1&size=999999999", 404),
         ("/proof?from=5&to=2", 404), ("/proof", 400), ("/certificate?leaf=99999999", 404), ("/nothing", 404),
+        ("/certificate?" + "leaf=0&" * 1_001, 400), ("/v1/test/live?" + "point=1&" * 1_001, 400),
         ("/proof?leaf=0&size=0", 404), ("/ready", 200), ("/healthz", 200),
     ):  # fmt: skip
         assert here.status(path) == status, path
@@ -248,9 +249,14 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path: Path, devices: l
 
 
 def test_it_says_what_hinders_its_start(tmp_path: Path, devices: list[Device]) -> None:
-    points = write_points(devices[:1], tmp_path / "points.csv")
+    points, binary = write_points(devices[:1], tmp_path / "points.csv"), tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
     for settings in (
         Settings(tmp_path / "data", points, origin="rome"),
+        Settings(tmp_path / "data", points, origin="coflex/new rome/measurements"),
+        Settings(tmp_path / "data", points, origin="coflex/+/measurements"),
+        Settings(tmp_path / "data", points, senders=binary),
+        Settings(tmp_path / "data", points, witnesses=binary),
         Settings(tmp_path / "data", points, mqtt="http://broker"),
         Settings(tmp_path / "data", tmp_path / "none.csv"),
         Settings(tmp_path / "data", points, port=70_000),

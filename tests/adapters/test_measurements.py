@@ -47,7 +47,7 @@ from coflex.evidence.message import (
     measurement,
     unsigned,
 )
-from coflex.metering.admission import Outcome, Part, Signers
+from coflex.metering.admission import Outcome, Part, Signer, Signers
 from support.measuring import COUNT, NOW, ORIGIN, STEP, Device, signers
 
 HOUR = 3_600_000
@@ -134,7 +134,7 @@ def test_a_certificate_of_a_message_holds_offline_and_breaks_with_any_byte(tmp_p
         here.take(platform.seal(order, 1, here.now, kind=Kind.SET_POINT))
         answer = some[0].seal(done, 3, here.now, kind=Kind.ACKNOWLEDGEMENT)
         assert here.take(answer).accepted == 1
-        made = certificate(here.log, known, [0, 4, 5], older=[small])
+        made = certificate(here.log, known, [0, 4, 0, 5], older=[small])
         assert form.verify(made, form.Trust(log=here.log.key.public)) == []
         assert form.parse(form.encode(made)) == [made]
         changed = made.records[0].message[:30] + b"!" + made.records[0].message[31:]
@@ -143,6 +143,12 @@ def test_a_certificate_of_a_message_holds_offline_and_breaks_with_any_byte(tmp_p
         assert {one.code for one in form.verify(broken)} == {"not_in_log", "wrong_signature"}
         with pytest.raises(NotFound):
             certificate(here.log, known, [6])
+        # A key in the place of the one that signed: the message cannot be certified, rather than falsely so.
+        known.put(Signer(1, Device(7).public))
+        with pytest.raises(NotFound, match="point 1 signed is not registered"):
+            certificate(here.log, known, [0])
+        known.put(some[0].signer())
+        assert form.verify(certificate(here.log, known, [0])) == []
 
 
 def test_the_answer_waits_for_the_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +266,13 @@ def test_one_process_writes_to_a_folder(tmp_path: Path) -> None:
         Log(tmp_path, "coflex/other/measurements")
     with world(tmp_path, signers([])):
         pass
+
+
+def test_a_name_that_no_log_can_have_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        Log(tmp_path, "coflex/new rome/measurements")
+    with world(tmp_path, signers([])) as here:
+        assert here.log.key.name == ORIGIN
 
 
 # ---------------------------------------------------------------- after a kill
@@ -408,6 +421,24 @@ def opened(folder: Path) -> Log:
     log = Log(folder, ORIGIN)
     log.recover(lambda state: None, lambda raws, at: None)
     return log
+
+
+@pytest.mark.spec("CERT-01")
+def test_hashes_of_the_tree_that_a_full_disk_took_in_part_are_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system may write fewer bytes than it was given and say no more than how many."""
+    append, write, some = os.write, os.pwrite, devices(1)
+    with world(tmp_path, signers(some)) as here:
+        with monkeypatch.context() as short:
+            short.setattr(os, "write", lambda file, data: append(file, bytes(data)[:10]))
+            short.setattr(os, "pwrite", lambda file, data, at: write(file, bytes(data)[:10], at))
+            here.take(*minutes(some, 260))
+        here.take(*minutes(some, 300))
+        last = here.point()
+        proof = here.log.inclusion(10, last.size)
+        leaf = leaf_hash(here.log.read(10, 1)[0])
+        assert verify_inclusion(leaf, 10, last.size, proof, last.root)
 
 
 def test_what_is_missing_below_a_kept_state_is_made_anew_from_the_segments(tmp_path: Path) -> None:

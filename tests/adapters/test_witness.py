@@ -181,6 +181,21 @@ def test_where_it_cannot_write_it_does_not_answer(folder: Path, monkeypatch: pyt
     )
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"\xff", b"coflex/rome/measurements\n4\n"])
+def test_a_witness_that_cannot_read_what_it_cosigned_does_not_start(folder: Path, spoilt: bytes) -> None:
+    """Whoever took the file away to have peace would make the witness forget."""
+    kept = door.Kept(folder / "kept")
+    kept.keep(ORIGIN, book().note(4))
+    (note,) = (folder / "kept").glob("*.note")
+    note.write_bytes(spoilt)
+    with pytest.raises(CoflexError, match="is damaged"):
+        kept.last(ORIGIN)
+    kept.close()
+    words = ["--key", folder / "witness.key", "--logs", folder / "logs.txt", "--data", folder / "kept", "--port", "0"]
+    told = coflex("witness", "serve", *words)
+    assert told.exit_code == 1 and f"{note} is damaged" in told.stderr and "new key" in told.stderr
+
+
 def test_of_many_at_once_none_rolls_it_back(folder: Path) -> None:
     """Everybody proves from size 1; one is cosigned, and the rest are told of it."""
     here, log, answers = desk(folder, []), book(), list[tuple[int, witness.Answer]]()
@@ -250,6 +265,9 @@ def test_logs_are_read_with_their_keys_and_origins(tmp_path: Path) -> None:
 def test_a_list_of_logs_with_a_fault_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "logs.txt").write_text(text)
     with pytest.raises(CoflexError):
+        door.read_logs(tmp_path / "logs.txt")
+    (tmp_path / "logs.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(CoflexError, match="UTF-8"):
         door.read_logs(tmp_path / "logs.txt")
 
 

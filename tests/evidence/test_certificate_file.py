@@ -169,6 +169,7 @@ SPOILED: dict[str, tuple[Callable[[Certificate], Certificate], list[str]]] = {
     "no record": (lambda c: change(c, records=()), ["no_record"]),
     "another value disclosed": (lambda c: disclosing(c, "name", b"b" * 32, "Anna"), ["wrong_disclosure"]),
     "a field that the document has not": (lambda c: disclosing(c, "age", b"b" * 32, "7"), ["wrong_disclosure"]),
+    "a name that no field has": (lambda c: disclosing(c, "n" * 70_000, b"b" * 32, "Anna"), ["wrong_disclosure"]),
     "a short salt": (lambda c: disclosing(c, "name", b"", "Anna Bianchi"), ["wrong_disclosure"]),
     "a key that is none": (lambda c: change(c, log_key="me"), ["bad_key"]),
     "a note that is none": (lambda c: change(c, checkpoint="me"), ["bad_note"]),
@@ -272,6 +273,12 @@ def test_a_key_holds_from_its_start_to_just_before_its_end() -> None:
     key = certificate.SignerKey(certificate.POINT, POINT, keys.public_of(bytes(32)), SINCE, UNTIL)
     both = (*vouched(), certificate.signer_note(ORIGIN, key, LOG))
     assert codes(of(book(), 0, signers=both), Trust()) == []
+
+
+def test_a_message_that_the_log_holds_twice_counts_once() -> None:
+    log = Book([measured(1), measured(2), measured(1)])
+    assert codes(of(log, 0, 1), Trust()) == []
+    assert codes(of(log, 0, 1, 2), Trust()) == ["same_record"]
 
 
 def test_a_disclosure_from_what_is_no_document_is_refused() -> None:

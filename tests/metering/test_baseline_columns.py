@@ -75,6 +75,17 @@ def test_many_units_at_once_are_one_unit_many_times_to_the_last_bit(
         assert np.array_equal(many.adjustment[i], np.nan if one.adjustment is None else one.adjustment, equal_nan=True)
 
 
+def test_an_infinite_reading_before_the_event_adjusts_no_unit() -> None:
+    method, history = AllDays(1, 3, SameDay(Adjust.ADDITIVE, 8)), np.ones((3, 2, QUARTERS))
+    event, today = np.arange(QUARTERS) == 20, np.full((2, QUARTERS), 1.1)
+    today[0, 10] = np.inf
+    many = day_averages(history, np.ones(3, dtype=np.bool_), event, today, 18, method)
+    assert np.isnan(many.adjustment[0]) and many.adjustment[1] == pytest.approx(0.1)
+    assert (
+        many.values[0] == day_average(history[:, 0], np.ones(3, np.bool_), event, today[0], 18, method).values
+    ).all()
+
+
 def plain_x_of_y(history: list[list[float]], event: range, x: int, y: int, pick: Pick) -> list[float]:
     """Equations 1 and 2 written out."""
     whole = [d for d, day in enumerate(history) if not any(math.isnan(power) for power in day)][-y:]

@@ -134,6 +134,15 @@ def test_what_is_agreed_beforehand_reads_no_meter() -> None:
         assert not nothing.enough and np.isnan(nothing.values).all() and nothing.note
 
 
+@pytest.mark.parametrize("method", [Nominated(), MeterBefore()])
+def test_what_is_given_for_another_day_does_not_fit(method: Method) -> None:
+    """A schedule of 96 quarter-hours on the day of 92, say."""
+    event, other = np.arange(92) == 60, np.zeros(96)
+    for asked in (Given(event, 60, nomination=other), Given(event, 60, today=other)):
+        with pytest.raises(CoflexError, match="different days"):
+            baseline(asked, method)
+
+
 def test_a_drop_to_contract_is_kept_by_drawing_no_more_than_its_power() -> None:
     metered = np.full(QUARTERS, -900.0)
     metered[EVENT] = [-500.0, -499.0, -501.0, np.nan]

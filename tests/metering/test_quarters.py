@@ -84,6 +84,16 @@ def test_a_correction_is_a_version_and_overwrites_nothing() -> None:
     assert len(revised(quarter_hours(every, 10), then)) == 1
 
 
+def test_a_correction_that_takes_readings_back_is_told() -> None:
+    """A meter that is found broken says so with a higher revision: what it told is missing from then on."""
+    first = [(1, START, QUARTER_MS, 1_000.0, 0, 10), (1, START + QUARTER_MS, QUARTER_MS, 1_000.0, 0, 10)]
+    every = columns([*first, (1, START, QUARTER_MS, np.nan, 1, 20)])
+    then, now = (quarter_hours(every, size) for size in (11, 21))
+    changed = revised(then, now)
+    assert (changed.start.tolist(), qualities(changed), changed.leaf.tolist()) == ([START], [Quality.MISSING], [20])
+    assert np.isnan(changed.energy_kwh).all() and len(revised(now, now)) == 0
+
+
 readings = st.lists(
     st.tuples(
         st.integers(0, 3), st.integers(0, 900).map(lambda i: START + i * 4_000),

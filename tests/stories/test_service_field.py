@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gmqtt import Client
 
 from coflex import field as fields
-from coflex import watched
+from coflex import metered, watched
 from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
@@ -69,6 +69,7 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         # Nothing was foreseen here, so the power is around what flowed last.
         assert {one.power_w for one in bodies} == {103_000}
 
+        kept = (await service.ask("GET", "/measurements/checkpoint", None)).text
         answered = await service.bring(meter.answer(came[0], service.now, Hop.LIGHT_NODE))
         assert answered["accepted"] == 1
         await service.turn()
@@ -82,6 +83,9 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         (certificate,) = parse(made.content)
         key = NoteKey.parse((await service.ask("GET", "/measurements/key", None)).text.strip())
         assert verify(certificate, Trust(key.public)) == []
+        older = f"older={parse_note(kept).checkpoint.size}"
+        made = await service.ask("GET", f"/units/cu-0001/certificate?{span}&{older}")
+        assert verify(parse(made.content)[0], Trust(key.public, kept=(kept,))) == []
         kinds = [decode(record.message).kind for record in certificate.records]
         assert sorted(kinds) == [Kind.MEASUREMENT] * 3 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT]
 
@@ -117,6 +121,17 @@ def test_live_values_and_certificates_are_for_whom_the_owner_lets_see_them(tmp_p
         )  # fmt: skip
         assert given.status_code == 201, given.text
         assert await seen("dso") == [200, 404]
+        # Who may see from now on does not see what was measured before.
+        given = await service.ask(
+            "POST", "/data-grants", unit="cu-0001", party="tso", scope=["live"], starts=at(-6).isoformat(),
+            ends=at(600).isoformat(),
+        )  # fmt: skip
+        assert given.status_code == 201, given.text
+        assert (await service.ask("GET", "/units/cu-0001/live", "tso")).json() == {"items": []}
+        service.to(-4)
+        await service.bring(meter.measured(at(-6), [-1_000] * 15))
+        live = (await service.ask("GET", "/units/cu-0001/live", "tso")).json()["items"]
+        assert [one["value"] for one in live] == [-1000.0]
         unknown = await service.ask("GET", "/units/cu-9999/live", "dso")
         hidden = await service.ask("GET", "/units/cu-0001/live", "sp-2")
         assert unknown.json()["detail"].replace("cu-9999", "cu-0001") == hidden.json()["detail"]
@@ -263,9 +278,14 @@ def test_a_published_result_stands_signed_in_the_log_and_each_party_finds_its_aw
 
 
 @pytest.mark.spec("SET-01", "CERT-01")
-def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_with_their_proof(tmp_path: Path) -> None:
+def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_with_their_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every quarter-hour of two weeks -0.5 kWh; in the hour that was sold 1, 2, 3 and then nothing that is known."""
     days, quarter = 14, timedelta(minutes=15)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
     async def story(service: FieldService) -> None:
         meter = await service.enrol("cu-0001", 1)
@@ -327,7 +347,12 @@ def test_what_was_metered_and_the_baseline_of_a_called_unit_come_to_settlement_w
             meter.last, first=ms(first), at=ms(service.now) + 2, step=900_000, values=weeks, quantity=5, revision=1
         )
         assert (await service.bring(other, before))["accepted"] == 2
-        await service.turn()
+        with monkeypatch.context() as disk:
+            disk.setattr(metered, "put", full)
+            disk.setattr(metered, "AGAIN_S", 0.0)
+            await service.turn()
+            await field.bringer.turn()
+        # What a full disk kept from being brought is brought when it is looked for again.
         await field.bringer.turn()
         mine = next(one for one in service.state.all(MeteredDay) if one.unit == "cu-0001").quantities
         assert [one.kwh for one in mine] == [Decimal("1.5"), 2, 3, 4] and mine[0].version == 2

@@ -61,11 +61,17 @@ class CannedField:
         return {**numbers, **nothing, "log": log, "checkpoint": CannedRoom().note()}
 
     async def certificate(
-        self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
+        self,
+        tenant: str,
+        points: Sequence[int],
+        orders: Sequence[int],
+        start: datetime,
+        end: datetime,
+        older: Sequence[int],
     ) -> bytes:
         return EMPTY
 
-    async def outcome(self, tenant: str, session: str) -> bytes:
+    async def outcome(self, tenant: str, session: str, older: Sequence[int]) -> bytes:
         return EMPTY
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:

@@ -23,6 +23,7 @@ FORMAT: Literal["coflex certificate v1"] = "coflex certificate v1"
 SIGNER_TITLE = "coflex signer v1"
 POINT, PARTY = "point", "party"
 _OPEN = "open"
+_FORKED = "the log signed two trees of one size; keep both checkpoints, they prove it"
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -191,6 +192,21 @@ def verify(given: Certificate, trust: Trust | None = None) -> list[Finding]:
     return sorted(set(findings))
 
 
+def forks(given: Sequence[Certificate]) -> list[Finding]:
+    """Where certificates that may hold one by one have checkpoints that cannot both be true: `forked`."""
+    seen: dict[tuple[str, str, int], tuple[int, bytes]] = {}
+    findings = []
+    for number, one in enumerate(given, 1):
+        try:
+            point = notes.parse_note(one.checkpoint).checkpoint
+        except Refused:
+            continue
+        first, root = seen.setdefault((one.log_key, point.origin, point.size), (number, point.root))
+        if root != point.root:
+            findings.append(_fault(f"certificates {first} and {number}", "forked", _FORKED))
+    return findings
+
+
 def cosigned(given: Certificate, trust: Trust | None = None) -> dict[str, datetime]:
     """Which witnesses cosigned the checkpoint and when: of those that the reader trusts, or that the file names.
 
@@ -255,12 +271,12 @@ def _records(given: Certificate, log: notes.NoteKey, point: notes.Checkpoint) ->
             vouched.setdefault((key.group, key.number), []).append(key)
     if not given.records:
         yield _fault("records", "no_record", "it holds no record; ask for one that holds what you look for")
-    seen: set[int] = set()
+    seen: set[int | bytes] = set()
     for record in given.records:
         place = f"record {record.index}"
-        if record.index in seen:
+        if not seen.isdisjoint(same := (record.index, record.message)):
             yield _fault(place, "same_record", "it stands in this file twice; count it once")
-        seen.add(record.index)
+        seen.update(same)
         leaf = merkle.leaf_hash(record.message)
         if not merkle.verify_inclusion(leaf, record.index, point.size, record.proof, point.root):
             yield _fault(place, "not_in_log", "the proof does not lead to this checkpoint; do not trust this record")
@@ -311,13 +327,12 @@ def _kept(given: Certificate, log: notes.NoteKey, point: notes.Checkpoint, kept:
     old, new = sorted((mine, point), key=lambda one: one.size)
     if old.size == new.size:
         if old.root != new.root:
-            yield _fault(place, "forked", "the log signed two trees of one size; keep both checkpoints, they prove it")
+            yield _fault(place, "forked", _FORKED)
         return
     proofs = [one.proof for one in given.consistency if (one.old, one.new) == (old.size, new.size)]
     if not proofs and old.size:
-        yield _fault(
-            place, "no_consistency_proof", f"the file holds no proof from size {old.size} to {new.size}; ask for one"
-        )
+        fault = f"the file holds no proof from size {old.size} to {new.size}; ask for it again with older={mine.size}"
+        yield _fault(place, "no_consistency_proof", fault)
     elif not any(merkle.verify_consistency(old.size, new.size, old.root, new.root, one) for one in proofs or [[]]):
         yield _fault(place, "rewritten", "no proof shows that the log only grew; keep both checkpoints, ask why")
 

@@ -24,7 +24,12 @@ def energy_kwh(power_kw: float) -> Decimal:
     """Energy of a quarter-hour at a mean power, signed, to 0.001 kWh. Raises CoflexError on a missing power."""
     if not isfinite(power_kw):
         raise CoflexError(f"The power {power_kw} is no number.", "Substitute missing readings before the energy.")
-    return (Decimal(repr(float(power_kw))) * QUARTER_HOUR).quantize(WATT_HOUR)
+    return to_watt_hour(Decimal(repr(float(power_kw))) * QUARTER_HOUR)
+
+
+def to_watt_hour(kwh: Decimal) -> Decimal:
+    """An energy rounded to 0.001 kWh, half to even; what rounds to nothing has no sign."""
+    return kwh.quantize(WATT_HOUR) + 0
 
 
 def energies_kwh(power_kw: Iterable[float] | Floats) -> tuple[Decimal, ...]:

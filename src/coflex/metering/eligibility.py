@@ -9,7 +9,10 @@ from enum import StrEnum
 
 import numpy as np
 
+from coflex.domain.errors import Finding, refuse
 from coflex.domain.quantity import Bools
+
+OLDEST = 3_660
 
 
 class Passed(StrEnum):
@@ -39,10 +42,15 @@ class Like(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DayRule:
-    """Days of the same type (`like`), no older than `oldest` days."""
+    """Days of the same type (`like`), no older than `oldest` days. Raises Refused."""
 
     like: Like = Like.TWO
     oldest: int = 45
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.oldest <= OLDEST:
+            message = f"Days of {self.oldest} days ago cannot be asked for; give 1 to {OLDEST}."
+            refuse("Eligible days", [Finding("days: oldest", "out_of_range", message)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,14 @@ def quarter_hours(readings: Columns, size: int | None = None, energy: bool = Fal
     Guarantee: the same readings in any order give the same bits.
     """
     found = latest(readings, size)
-    found = found.where(~np.isnan(found.value)) if len(found) else found
+    there = ~np.isnan(found.value)
     end = found.at + found.step
     first = found.at // QUARTER_MS
     spans = (end - 1) // QUARTER_MS - first + 1
     of = np.repeat(np.arange(len(found)), spans)
     quarter = first[of] + np.arange(len(of)) - np.repeat(np.cumsum(spans) - spans, spans)
     start = quarter * QUARTER_MS
-    overlap = np.minimum(end[of], start + QUARTER_MS) - np.maximum(found.at[of], start)
+    overlap = (np.minimum(end[of], start + QUARTER_MS) - np.maximum(found.at[of], start)) * there[of]
     share = overlap / found.step[of] / 1000 if energy else overlap / W_MS_A_KWH
     order = np.lexsort((found.at[of], quarter, found.point[of]))
     point, quarter, of = found.point[of][order].astype(np.int64), quarter[order], of[order]
@@ -122,7 +122,7 @@ def quarter_hours(readings: Columns, size: int | None = None, energy: bool = Fal
     return _rated(
         point[begins],
         quarter[begins] * QUARTER_MS,
-        _sums(found.value[of] * share[order], begins),
+        _sums(np.where(there, found.value, 0.0)[of] * share[order], begins),
         _sums(overlap[order].astype(np.float64), begins) / QUARTER_MS,
         np.maximum.reduceat(found.leaf[of], begins) if len(begins) else np.empty(0, np.int64),
     )

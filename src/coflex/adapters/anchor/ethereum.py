@@ -72,11 +72,7 @@ class Anchor:
     def __init__(self, chain: Any, address: str, secret: bytes | None = None, patience: float = 180.0) -> None:
         """`chain`: a web3.Web3; `patience`: seconds to wait for a block. Raises: CoflexError where another contract,
         or none, lives at the address."""
-        if not _web3().Web3.is_address(address):
-            raise CoflexError(
-                f"'{address}' is no address of a chain.", "Give the contract's, as coflex anchor deploy said."
-            )
-        self.address = str(chain.to_checksum_address(address))
+        self.address = _address(address)
         if bytes(chain.eth.get_code(self.address)) != bytes.fromhex(_built()["runtime"].removeprefix("0x")):
             raise CoflexError(
                 f"At {address} there is no contract of coflex.", "Check chain and address, or deploy one."
@@ -136,11 +132,11 @@ class Anchor:
     def register(self, name: str, document: bytes, first: str, second: str) -> Receipt:
         """Register terms of settlement between two accounts. `document`: the rule document itself; its hash goes there.
 
-        Raises: Conflict where the contract refuses (the name is taken, or the two parties are one).
+        Raises: Conflict where the contract refuses (the name is taken, or the two parties are one), CoflexError where
+        an address is none.
         """
-        checked = self._chain.to_checksum_address
         digest = hashlib.sha256(document).digest()
-        return self._send(self._functions.register(_name(name), digest, checked(first), checked(second)))
+        return self._send(self._functions.register(_name(name), digest, _address(first), _address(second)))
 
     def agree(self, name: str, document: bytes) -> Receipt:
         """Agree to the terms, for the account that signs. Raises: Conflict where the document is not the one
@@ -154,8 +150,9 @@ class Anchor:
         return None if not any(document) else Terms(bytes(document), (first, second), (agreed[0], agreed[1]))
 
     def hand_over(self, owner: str) -> Receipt:
-        """Make another account the owner. Raises: Conflict where the contract refuses."""
-        return self._send(self._functions.hand_over(self._chain.to_checksum_address(owner)))
+        """Make another account the owner. Raises: Conflict where the contract refuses, CoflexError where the address is
+        none."""
+        return self._send(self._functions.hand_over(_address(owner)))
 
     # ------------------------------------------------------------ helpers
 
@@ -209,7 +206,22 @@ def _sent(chain: Any, account: Any, call: Any, patience: float) -> Any:
 def _account(chain: Any, secret: bytes) -> Any:
     if len(secret) != 32:
         raise CoflexError(f"The key of an account has 32 bytes, not {len(secret)}.", "Give it whole.")
-    return chain.eth.account.from_key(secret)
+    try:
+        return chain.eth.account.from_key(secret)
+    except ValueError:
+        raise CoflexError("These 32 bytes are no key of an account.", "Make one with a wallet.") from None
+
+
+def _address(given: str) -> str:
+    """An address as it is sent; its capitals, where it has any, must be those that its digits ask for (EIP-55).
+
+    Raises: CoflexError.
+    """
+    web3, digits = _web3().Web3, given.removeprefix("0x")
+    plain = digits in (digits.lower(), digits.upper())
+    if not (web3.is_address(given) and (plain or web3.is_checksum_address(given))):
+        raise CoflexError(f"'{given}' is no address of a chain.", "Copy it whole, with 0x and its capitals.")
+    return str(web3.to_checksum_address(given))
 
 
 def _name(text: str) -> bytes:

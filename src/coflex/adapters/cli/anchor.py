@@ -12,7 +12,7 @@ import typer
 
 from coflex.adapters.cli import screen
 from coflex.adapters.cli.command import Json, application
-from coflex.adapters.cli.verify import NotProven, NotRead, read_checkpoint, read_public
+from coflex.adapters.cli.verify import NotProven, NotRead, read_checkpoints, read_public
 from coflex.adapters.cli.world import World
 
 if TYPE_CHECKING:
@@ -193,7 +193,10 @@ def _signed(file: Path, key: str) -> Checkpoint:
     """The checkpoint of a file, if the log signed it."""
     from coflex.evidence import checkpoint as notes
 
-    note = notes.parse_note(read_checkpoint(file))
+    held, *others = read_checkpoints(file)
+    if others:
+        raise NotRead(f"{file} holds {len(others) + 1} checkpoints.", "Give a file with one.")
+    note = notes.parse_note(held)
     point = note.checkpoint
     if not notes.verify_note(note, notes.NoteKey(point.origin, read_public(key))):
         raise NotRead(f"{file} is not signed by this log's key.", "Give a checkpoint, and the key, of one log.")

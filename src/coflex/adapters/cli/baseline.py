@@ -229,7 +229,10 @@ def _method(given: str) -> MethodDocument:
 
     file = Path(given)
     if file.suffix in (".yaml", ".yml", ".json"):
-        return read_method(file.read_text(encoding="utf-8"), given)
+        try:
+            return read_method(file.read_text(encoding="utf-8"), given)
+        except UnicodeDecodeError:
+            raise CoflexError(f"{file} is no text in UTF-8.", "Give a method as YAML or JSON.") from None
     return load_method(given)
 
 

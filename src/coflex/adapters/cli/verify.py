@@ -104,7 +104,8 @@ def _trust(key: str | None, kept: Sequence[Path], witnesses: Sequence[str], thre
     if threshold is not None and threshold > len({one.public for one in wanted}):
         raise NotRead(f"{threshold} of {len(wanted)} witnesses cannot be.", "Give --witness at least as often.")
     log = None if key is None else read_public(key)
-    return Trust(log, wanted, threshold, tuple(map(read_checkpoint, kept)))
+    notes = dict.fromkeys(note for file in kept for note in read_checkpoints(file))
+    return Trust(log, wanted, threshold, tuple(notes))
 
 
 def read_public(text: str) -> bytes:
@@ -119,25 +120,34 @@ def read_public(text: str) -> bytes:
 
 
 def _note_key(text: str, option: str) -> NoteKey:
-    from coflex.evidence.checkpoint import NoteKey
+    from coflex.evidence.checkpoint import WITNESS, NoteKey
 
     try:
-        return NoteKey.parse(text.strip())
+        key = NoteKey.parse(text.strip())
     except Refused as error:
         raise NotRead(f"What {option} gives is no key.", f"In it, {error.findings[0].message}.") from None
+    if (key.kind == WITNESS) is not (option == "--witness"):
+        whose, other = ("a witness", "log") if key.kind == WITNESS else ("a log", "witness")
+        raise NotRead(f"What {option} gives is the key of {whose}.", f"Give the {other}'s own.")
+    return key
 
 
-def read_checkpoint(file: Path) -> str:
-    """The note in a file that somebody kept: a checkpoint, or that of a certificate. Raises: NotRead, Refused."""
+def read_checkpoints(file: Path) -> list[str]:
+    """The notes in a file that somebody kept: a checkpoint, or those of its certificates. Raises: NotRead, Refused."""
     from coflex.evidence import certificate
 
     data = file.read_bytes()
-    if data.lstrip()[:1] == b"{":
-        return certificate.parse(data)[0].checkpoint
+    if data.lstrip()[:1] in (b"{", b"["):
+        notes = [one.checkpoint for one in certificate.parse(data)]
+        if not notes:
+            raise NotRead(f"{file} is empty.", "Give a file with a checkpoint or a certificate.")
+        return notes
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise NotRead(f"{file} is no checkpoint.", "Give the text that the log signed.") from None
+    # Mail and editors write line ends in their own ways; what was signed has one at the end of each line.
+    return [text.replace("\r\n", "\n").rstrip("\n") + "\n"]
 
 
 # ---------------------------------------------------------------- what is told
@@ -148,11 +158,12 @@ def _findings(given: Sequence[Certificate], trust: Trust) -> list[Finding]:
     from coflex.evidence import certificate
 
     several = len(given) > 1
-    return [
+    told = [
         Finding(f"certificate {number}, {one.place}" if several else one.place, one.code, one.message)
         for number, each in enumerate(given, 1)
         for one in certificate.verify(each, trust)
     ]
+    return told + certificate.forks(given)
 
 
 def _answer(file: Path, given: Sequence[Certificate], trust: Trust) -> dict[str, Any]:
@@ -267,7 +278,8 @@ def _line(record: dict[str, Any]) -> str:
     import json
 
     says = json.dumps(record["says"], ensure_ascii=False, sort_keys=True)
-    shown = "".join(f"; {name}: {value}" for name, value in record["disclosed"].items())
+    disclosed = record["disclosed"]
+    shown = f"; disclosed: {json.dumps(disclosed, ensure_ascii=False)}" if disclosed else ""
     return f"  {record['index']}: {record['kind']} of {record['signer']}, signed {record['signed_at']}: {says}{shown}"
 
 

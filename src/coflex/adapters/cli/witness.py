@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
@@ -120,6 +120,8 @@ def serve(
             yield app(Desk(signer, known, kept, _now, _tell))
 
         try:
+            for origin in known:
+                kept.last(origin)  # what is damaged is told before anybody is answered
             server.run(listening, platform, _tell)
         finally:
             kept.close()
@@ -147,7 +149,11 @@ def read_logs(file: Path) -> dict[str, list[NoteKey]]:
     from coflex.evidence.checkpoint import LOG, NoteKey
 
     logs: dict[str, list[NoteKey]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CoflexError(f"{file} is no text in UTF-8.", "Write the public key of each log on a line.") from None
+    for number, line in enumerate(lines, 1):
         text, _, origin = line.partition("#")[0].strip().partition(" ")
         if not text:
             continue
@@ -188,10 +194,21 @@ class Kept:
         os.close(self._lock)
 
     def last(self, origin: str) -> str | None:
-        """The note cosigned last, None where there was none."""
-        with suppress(FileNotFoundError):
-            return self._place(origin).read_text(encoding="utf-8")
-        return None
+        """The note cosigned last, None where there was none. Raises: CoflexError where it cannot be read any more."""
+        from coflex.evidence.checkpoint import parse_note
+
+        place = self._place(origin)
+        try:
+            note = place.read_text(encoding="utf-8")
+            _ = parse_note(note).checkpoint
+        except FileNotFoundError:
+            return None
+        except (UnicodeDecodeError, Refused):
+            fault = f"{place} is damaged: what this witness cosigned last is not known any more."
+            raise CoflexError(
+                fault, "Bring it back as it was last, or begin with a new key and a new folder."
+            ) from None
+        return note
 
     def keep(self, origin: str, note: str) -> None:
         """Put a note in the place of the last one; it is on disk on return."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from coflex.adapters.measurements.files import put
 from coflex.adapters.measurements.log import COSIGNED, Log
 from coflex.domain.errors import CoflexError, Finding, Refused, refuse
-from coflex.evidence.checkpoint import NoteKey, parse_note, with_lines
+from coflex.evidence.checkpoint import WITNESS, NoteKey, cosigned_at, parse_note, with_lines
 from coflex.evidence.witness import talk
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ class Witness:
 
 
 def read_witnesses(path: Path) -> tuple[Witness, ...]:
-    """A table of witnesses, URL and public key on each line, `#` before a remark. Raises Refused with every fault."""
+    """A table of witnesses, URL and public key on each line, `#` before a remark. Raises Refused with every fault,
+    CoflexError where it is no text."""
     found, faults = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CoflexError(f"{path} is no text in UTF-8.", "Write URL and key of each witness on a line.") from None
+    for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -45,9 +50,13 @@ def read_witnesses(path: Path) -> tuple[Witness, ...]:
             faults.append(Finding(place, "bad_witness", "Write a witness's URL and its public key, with a space."))
             continue
         try:
-            found.append(Witness(words[0].rstrip("/"), NoteKey.parse(words[1])))
+            key = NoteKey.parse(words[1])
         except Refused as fault:
             faults += [Finding(place, one.code, one.message) for one in fault.findings]
+            continue
+        if key.kind != WITNESS:
+            faults.append(Finding(place, "bad_witness", "That is the key of a log; write the witness's own."))
+        found.append(Witness(words[0].rstrip("/"), key))
     refuse(path.name, faults)
     return tuple(found)
 
@@ -62,7 +71,7 @@ class Cosigning:
         self._log, self._failed = log, failed
         self.witnesses = tuple(witnesses)
         self._path = log.folder / COSIGNED
-        self.note = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        self.note = _kept(self._path, self.witnesses)
         self._known = dict.fromkeys(self.witnesses, self.size)
         self.trouble: dict[str, str] = {}
         """What is wrong with a witness, by its key's name."""
@@ -78,11 +87,15 @@ class Cosigning:
 
         async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             while True:
-                await self.once(client)
+                try:
+                    await self.once(client)
+                except Exception as fault:  # a disk that is full for a moment, say, ends no asking
+                    self._failed(fault)
                 await asyncio.sleep(every_s)
 
     async def once(self, client: httpx.AsyncClient) -> None:
-        """Ask all witnesses about the log's checkpoint of now, where it has grown."""
+        """Ask all witnesses about the log's checkpoint of now, where it has grown. Raises OSError where what they gave
+        cannot be kept; it is not told then either."""
         note = self._log.note
         size = parse_note(note).checkpoint.size
         if size == self.size:
@@ -90,8 +103,9 @@ class Cosigning:
         answers = await asyncio.gather(*(self._ask(client, one, note, size) for one in self.witnesses))
         if all(answers):
             lines = {line for answer in answers for line in answer.splitlines()} - set(note.splitlines())
-            self.note = with_lines(note, sorted(lines))
-            await asyncio.to_thread(put, self._path, partial(_write, self.note))
+            cosigned = with_lines(note, sorted(lines))
+            await asyncio.to_thread(put, self._path, partial(_write, cosigned))
+            self.note = cosigned
 
     async def _ask(self, client: httpx.AsyncClient, one: Witness, note: str, size: int) -> str:
         """The note with a witness's cosignature, empty where it gave none."""
@@ -112,6 +126,16 @@ class Cosigning:
                 self._failed(fault)
             self.trouble[one.key.name] = str(fault)
             return ""
+
+
+def _kept(path: Path, witnesses: Sequence[Witness]) -> str:
+    """What was kept, empty where it is damaged, or without one of these witnesses: there were others then."""
+    try:
+        note = path.read_text(encoding="utf-8")
+        parsed = parse_note(note)
+    except (FileNotFoundError, UnicodeDecodeError, Refused):
+        return ""
+    return note if all(cosigned_at(parsed, one.key) is not None for one in witnesses) else ""
 
 
 def _write(text: str, file: BinaryIO) -> None:

@@ -36,6 +36,14 @@ class Lock:
         os.close(self._file)
 
 
+def write_at(file: int, data: bytes, place: int) -> None:
+    """Write all of it at a place of an open file: the system may take less at a time. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, place)
+        view, place = view[done:], place + done
+
+
 def put(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o644) -> None:
     """Write a file whole or not at all, and sync it; also beside another process that writes the same."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coflex.adapters.measurements.files import Lock, put, sweep, sync_folder
+from coflex.adapters.measurements.files import Lock, put, sweep, sync_folder, write_at
 from coflex.adapters.measurements.segment import Segment, commits, key_of
 from coflex.domain.errors import CoflexError, Refused
 from coflex.evidence.checkpoint import Checkpoint, NoteKey, NoteSigner, parse_note, sign_note, verify_note
@@ -306,7 +306,7 @@ class Log:
             for at in range(there, certain):
                 tree = CompactRange()
                 tree.append_many(self.hashes(number - 1, at * TILE_WIDTH, TILE_WIDTH))
-                os.pwrite(self._tiers[-1], tree.root(), at * HASH_BYTES)
+                write_at(self._tiers[-1], tree.root(), at * HASH_BYTES)
             number += 1
         if self._root(self.size) != self._tree.root():
             raise LogBroken(
@@ -315,11 +315,11 @@ class Log:
             )
 
     def _store(self, tiers: Sequence[Sequence[bytes]]) -> None:
-        for place, nodes in enumerate(tiers):
-            if place == len(self._tiers):
-                self._tiers.append(os.open(self._tier(place + 1), os.O_RDWR | os.O_CREAT, 0o644))
-            os.lseek(self._tiers[place], 0, os.SEEK_END)
-            os.write(self._tiers[place], b"".join(nodes))
+        """Add what became final with leaves that `size` does not count yet."""
+        for number, nodes in enumerate(tiers, start=1):
+            if number > len(self._tiers):
+                self._tiers.append(os.open(self._tier(number), os.O_RDWR | os.O_CREAT, 0o644))
+            write_at(self._tiers[number - 1], b"".join(nodes), (self.size >> 8 * number) * HASH_BYTES)
 
     def hashes(self, tier: int, first: int, count: int) -> list[bytes]:
         """Stored hashes, as `evidence.merkle` reads them; those of the leaves are computed from the messages."""
@@ -373,6 +373,7 @@ def _signer(path: Path, origin: str) -> NoteSigner:
     """The log's key, made at the first start. Raises Refused where the file holds none, LogBroken if another log's."""
     if not path.exists():
         made = NoteSigner(origin, secrets.token_bytes(32))
+        NoteKey.parse(str(made.key))  # a name that cannot stand in a note is refused before anything is written
         put(path, lambda file: _write(file, made.secret.encode() + b"\n"), 0o600)
         with suppress(PermissionError):  # the name of a new folder; it may stand in one that is not to be read
             sync_folder(path.parent.parent)

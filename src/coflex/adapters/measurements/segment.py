@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coflex.adapters.measurements.files import put, sync_data, sync_folder
+from coflex.adapters.measurements.files import put, sync_data, sync_folder, write_at
 from coflex.evidence import message
 from coflex.evidence.message import HEADER
 
@@ -131,10 +131,7 @@ class Segment:
         """Add a commit and sync it. Raises OSError; what is on disk is not known then."""
         told = note.encode()
         data = b"".join((*raws, COMMIT.pack(COMMIT_KIND, 1, len(told), len(raws), at), told))
-        view, place = memoryview(data), self.bytes
-        while view:
-            done = os.pwrite(self._file, view, place)
-            view, place = view[done:], place + done
+        write_at(self._file, data, self.bytes)
         sync_data(self._file)
         offsets, start = [], self.bytes
         for raw in raws:

@@ -214,13 +214,13 @@ class _Door(Proofs):
     async def live(self, request: Request) -> Response:
         self._here(request)
         owners = self._senders.reading(request)
-        values = self._room.live(_numbers(request, "point"), owners)
+        values = self._room.live(numbers(request, "point"), owners)
         return _json([value._asdict() for value in values])
 
     async def certificate(self, request: Request) -> Response:
         owners = self._senders.reading(request)
-        leaves = _numbers(request, "leaf") or [await self._leaf(request)]
-        older = _numbers(request, "older")
+        leaves = numbers(request, "leaf") or [await self._leaf(request)]
+        older = numbers(request, "older")
 
         def made() -> bytes:
             if owners is not None and any(self._room.owner(leaf) not in owners for leaf in leaves):
@@ -279,8 +279,12 @@ def _number(request: Request, name: str) -> int:
     return _numbered(name, request.query_params.get(name, ""))
 
 
-def _numbers(request: Request, name: str) -> list[int]:
-    return [_numbered(name, one) for one in request.query_params.getlist(name)[:_MOST_ASKED]]
+def numbers(request: Request, name: str) -> list[int]:
+    """Raises Malformed where one is no number, or they are too many."""
+    given = request.query_params.getlist(name)
+    if len(given) > _MOST_ASKED:
+        raise Malformed("The request", [Finding(name, "too_many", f"Give {name} at most {_MOST_ASKED} times.")])
+    return [_numbered(name, one) for one in given]
 
 
 def _numbered(name: str, given: str) -> int:

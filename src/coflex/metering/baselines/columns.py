@@ -133,7 +133,8 @@ def _adjust(base: Floats, today: Powers, event: Bools, notice: int, rule: SameDa
     start, stop = rule.window(bounds(event)[0], notice)
     if start < 0:
         return np.full(len(base), np.nan)
-    metered = today[:, start:stop].astype(np.float64).mean(axis=1)
+    window = today[:, start:stop].astype(np.float64)
+    metered = np.where(np.isfinite(window), window, np.nan).mean(axis=1)
     expected = base[:, start:stop].mean(axis=1)
     if rule.kind == Adjust.ADDITIVE:
         most = rule.cap * np.abs(event_means(base, event))

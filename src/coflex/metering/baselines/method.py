@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coflex.domain.errors import CoflexError
 from coflex.metering.baselines.agreed import ContractedMaximum, Nominated, Zero, contracted, nominated, zero
 from coflex.metering.baselines.control import ControlGroup, control_group
 from coflex.metering.baselines.days import AllDays, Rolling, XofY, day_average
@@ -21,6 +22,8 @@ def baseline(given: Given, method: Method) -> BaselineResult:
     """
     bounds(given.event)
     quarters = len(given.event)
+    if any(one is not None and len(one) != quarters for one in (given.nomination, given.today)):
+        raise CoflexError("Nomination, readings and event are of different days.", "Give them to fit the event's day.")
     if isinstance(method, Nominated):
         if given.nomination is None:
             return nothing(method.label, quarters, "nothing was nominated")

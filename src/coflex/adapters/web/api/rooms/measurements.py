@@ -31,7 +31,7 @@ from coflex.adapters.web.api.incoming import (
 from coflex.adapters.web.api.operations import Parameter, Room, Special
 from coflex.adapters.web.api.paging import bad_parameter
 from coflex.adapters.web.api.problems import Malformed, WrongMediaType
-from coflex.adapters.web.measurements import MEDIA_TYPE, Proofs
+from coflex.adapters.web.measurements import MEDIA_TYPE, Proofs, numbers
 from coflex.adapters.web.measurements import Room as LogRoom
 from coflex.domain.errors import Finding, Forbidden, NotFound
 from coflex.domain.party import Role
@@ -150,14 +150,20 @@ class Field(Protocol):
         ...
 
     async def certificate(
-        self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
+        self,
+        tenant: str,
+        points: Sequence[int],
+        orders: Sequence[int],
+        start: datetime,
+        end: datetime,
+        older: Sequence[int],
     ) -> bytes:
-        """Certificate of the messages that these points signed in [start, end), and of set points of these sequences.
-        Raises NotFound, Refused (too many)."""
+        """Certificate of the messages that these points signed in [start, end), and of set points of these sequences,
+        with proofs from these sizes of the log. Raises NotFound, Refused (too many)."""
         ...
 
-    async def outcome(self, tenant: str, session: str) -> bytes:
-        """Certificate of a session's published result. Raises NotFound."""
+    async def outcome(self, tenant: str, session: str, older: Sequence[int]) -> bytes:
+        """Certificate of a session's published result, with proofs from these sizes of the log. Raises NotFound."""
         ...
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
@@ -177,11 +183,17 @@ class NoField:
         raise _nothing()
 
     async def certificate(
-        self, tenant: str, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime
+        self,
+        tenant: str,
+        points: Sequence[int],
+        orders: Sequence[int],
+        start: datetime,
+        end: datetime,
+        older: Sequence[int],
     ) -> bytes:
         raise _nothing()
 
-    async def outcome(self, tenant: str, session: str) -> bytes:
+    async def outcome(self, tenant: str, session: str, older: Sequence[int]) -> bytes:
         raise _nothing()
 
     async def signal(self, tenant: str, regulation: Regulation, kw: float, seconds: float) -> tuple[int, int, float]:
@@ -257,28 +269,34 @@ async def _live(field: Field, desk: Desk, request: Request) -> Response:
     unit = _seen(state, who, request, DataScope.LIVE, (now, now + datetime.resolution), now)
     numbers = seen_points(state, unit)
     values = (await field.room(who.tenant)).live(numbers, None) if numbers else []
-    items = tuple(LiveReading(one.point, one.quantity, _instant(one.at), one.value) for one in values)
-    return Response(encode(LiveReadings(items)), media_type=JSON, headers={"Cache-Control": "no-store"})
+    items = (LiveReading(one.point, one.quantity, _instant(one.at), one.value) for one in values)
+    # A right that begins now shows nothing of before, though it may be the last value there is.
+    seen = [
+        one
+        for one in items
+        if may_see(state, who.party, unit, DataScope.LIVE, one.at, one.at + datetime.resolution, now)
+    ]
+    return Response(encode(LiveReadings(tuple(seen))), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 async def _certificate(field: Field, desk: Desk, request: Request) -> Response:
     who = await caller(desk, request, ClientScope.READ)
-    only_parameters(request, ("from", "to"))
+    only_parameters(request, ("from", "to", "older"))
     start, end = _time(request, "from"), _time(request, "to")
     if end <= start:
         raise bad_parameter("to", "It is not after 'from'; give a later one.")
     state, now = desk.state(who.tenant), desk.now(who.tenant)
     unit = _seen(state, who, request, DataScope.CERTIFIED, (start, end), now)
     orders = signed_for(state, unit, start, end)
-    made = await field.certificate(who.tenant, seen_points(state, unit), orders, start, end)
+    made = await field.certificate(who.tenant, seen_points(state, unit), orders, start, end, numbers(request, "older"))
     return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 async def _outcome(field: Field, desk: Desk, request: Request) -> Response:
     who = await caller(desk, request, ClientScope.READ)
-    only_parameters(request, ())
+    only_parameters(request, ("older",))
     entry = record(desk.state(who.tenant), who, SessionEntry, request.path_params["session"])
-    made = await field.outcome(who.tenant, entry.id)
+    made = await field.outcome(who.tenant, entry.id, numbers(request, "older"))
     return Response(made, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
@@ -348,6 +366,9 @@ def room(field: Field) -> Room:
         Parameter("from", "Messages that were signed from here on", _INSTANT, required=True),
         Parameter("to", "until before here; at most 10,000.", _INSTANT, required=True),
     )
+    older = Parameter(
+        "older", "Size of a checkpoint that you kept: with a proof that the log goes on from it.", _NUMBER
+    )
     cosigned = Parameter("cosigned", "1: the newest one that all witnesses cosigned.", {"enum": ["0", "1"]})
     return Room(
         "measurements",
@@ -383,12 +404,12 @@ def room(field: Field) -> Room:
             Special(
                 "GET", "/units/{unit}/certificate", partial(_certificate, field),
                 "What a unit's devices signed and were ordered, with its proofs: the file that coflex verify reads.",
-                "get_certificate", {200: Certificate}, span, problems=(422,),
+                "get_certificate", {200: Certificate}, (*span, older), problems=(422,),
             ),
             Special(
                 "GET", "/sessions/{session}/certificate", partial(_outcome, field),
                 "The published result of a session as it stands in the log: of each party's awards their digest.",
-                "get_outcome_certificate", {200: Certificate},
+                "get_outcome_certificate", {200: Certificate}, (older,),
             ),
             Special(
                 "POST", "/regulations/{regulation}/signal", partial(_signal, field),
