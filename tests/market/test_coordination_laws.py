@@ -16,7 +16,7 @@ import random
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -315,7 +315,9 @@ def test_a_list_that_the_dso_walked_breaks_nothing_more(world: World) -> None:
 
 @pytest.mark.spec("MKT-07")
 @pytest.mark.parametrize("name", ["onenet_pt_01", "tdx_1_with_dso", "flexhub_active", "platone_day_ahead"])
-def test_designs_with_a_walk_break_no_distribution_grid_in_the_small_case(name: str) -> None:
+def test_designs_with_a_walk_break_no_distribution_grid_in_the_small_case(
+    name: str, on_the_small_case: Callable[[str], Run]
+) -> None:
     design = load_design(name)
     assert any(one.validation is Validation.MERIT_ORDER for one in design.sessions)
     found = on_the_small_case(name)
@@ -336,7 +338,7 @@ def test_without_the_walk_the_same_list_breaks_a_grid() -> None:
     assert (n1[WALKED], n1[unwalked]) == ({500 - round(4000 * SPARE)}, {1000})
 
 
-def test_a_market_blind_to_distribution_breaks_it_and_the_run_shows_it() -> None:
+def test_a_market_blind_to_distribution_breaks_it_and_the_run_shows_it(on_the_small_case: Callable[[str], Run]) -> None:
     """SmartNet A in the small case: twelve distribution limits are broken before; n1's kW at 10 break four more."""
     final = on_the_small_case("smartnet_a").final
     assert final.before_distribution == 12
@@ -480,11 +482,6 @@ def same(first: Run, second: Run) -> None:
         assert told(getattr(first, field.name)) == told(getattr(second, field.name)), field.name
 
 
-@cache
-def on_the_small_case(name: str) -> Run:
-    return run(load_design(name), case())
-
-
 def possible(name: str, world: World) -> bool:
     return not list(obstacles(load_design(name), world))
 
@@ -494,7 +491,9 @@ ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for 
 
 @pytest.mark.spec("MKT-09", "MKT-19")
 @pytest.mark.parametrize("name", ALL)
-def test_every_design_sells_nothing_twice_and_asks_no_order_of_the_small_case(name: str) -> None:
+def test_every_design_sells_nothing_twice_and_asks_no_order_of_the_small_case(
+    name: str, on_the_small_case: Callable[[str], Run]
+) -> None:
     if not possible(name, case()):
         pytest.skip("the small case has not what this design asks for")
     found = on_the_small_case(name)
@@ -589,7 +588,7 @@ print(digest(run(load_design("coordinet_distributed"), small())))
 
 
 @pytest.mark.spec("MKT-19")
-def test_another_process_with_another_hash_seed_says_the_same() -> None:
+def test_another_process_with_another_hash_seed_says_the_same(on_the_small_case: Callable[[str], Run]) -> None:
     here = digest(on_the_small_case("coordinet_distributed"))
     seed = "1" if os.environ.get("PYTHONHASHSEED") == "4711" else "4711"
     place = os.pathsep.join(path for path in sys.path if path)

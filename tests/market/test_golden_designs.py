@@ -6,7 +6,7 @@ tests/golden/designs/README.md says what a file holds and what each hour of the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,6 @@ import yaml
 
 from coflex.domain.time import QUARTER
 from coflex.market.coordination.outcome import Run
-from coflex.market.coordination.run import run
 from coflex.market.coordination.world import World
 from coflex.market.design import designs, load_design
 from coflex.simulation.coordination import case
@@ -44,11 +43,6 @@ def read(name: str) -> Mapping[str, Any]:
     return text
 
 
-@cache
-def ran(name: str) -> Run:
-    return run(load_design(name), small())
-
-
 def golden(name: str) -> Mapping[str, Any]:
     """The file that holds a design's numbers: its own, or that of the design it is the same as."""
     own = read(name)
@@ -60,9 +54,10 @@ def names() -> list[str]:
 
 
 def cases() -> Iterator[object]:
-    """Every design and aspect; a defect that a file states must show, so that it is taken out once it is mended."""
-    for name in names():
-        for aspect in ASPECTS:
+    """Every design and aspect; a defect that a file states must show, so that it is taken out once it is mended. All
+    designs by one aspect first: so processes that share the tests run each design once."""
+    for aspect in ASPECTS:
+        for name in names():
             known = golden(name).get("defect", {}).get(aspect)
             marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=known)] if known else []
             yield pytest.param(name, aspect, id=f"{name}-{aspect}", marks=marks)
@@ -136,9 +131,9 @@ def _ready(line: Mapping[str, Any]) -> Decimal:
 
 @pytest.mark.spec("MKT-01", "MKT-07", "MKT-09")
 @pytest.mark.parametrize(("name", "aspect"), list(cases()))
-def test_design_on_the_small_case(name: str, aspect: str) -> None:
+def test_design_on_the_small_case(name: str, aspect: str, on_the_small_case: Callable[[str], Run]) -> None:
     {"awards": _awards, "cost": _cost, "reserved": _reserved, "final": _final, "uncovered": _uncovered}[aspect](
-        golden(name), ran(name)
+        golden(name), on_the_small_case(name)
     )
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coflex.adapters.grids.simbench import SimbenchGrid, load_grid, pandapower_of
+from support.shared import once
 
 URBAN = "1-MV-urban--0-sw"
 
 
 @pytest.fixture(scope="session")
-def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where converted grids and pandapower's nets are kept, for every process that runs tests of this run."""
-    own = tmp_path_factory.getbasetemp()
-    room = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "grids"
+def grids(shared: Path) -> Path:
+    """Where converted grids and pandapower's nets are kept."""
+    room = shared / "grids"
     room.mkdir(exist_ok=True)
     return room
 
@@ -32,9 +30,4 @@ def urban(grids: Path) -> SimbenchGrid:
 
 def net_of(code: str, grids: Path) -> Any:
     """The pandapower net of a SimBench code, a new one with each call."""
-    kept = grids / f"{code}.pickle"
-    if not kept.exists():
-        with tempfile.NamedTemporaryFile(dir=grids, delete=False) as file:
-            pickle.dump(pandapower_of(code), file)
-        os.replace(file.name, kept)
-    return pickle.loads(kept.read_bytes())
+    return once(grids / f"{code}.pickle", partial(pandapower_of, code))
