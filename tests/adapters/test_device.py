@@ -92,6 +92,46 @@ def test_a_counter_that_began_anew_gives_no_energy() -> None:
     assert [one.integers for one in bench.measured] == [(None,)]
 
 
+def test_a_counters_energy_is_signed_as_soon_as_it_is_known_and_comes_late_where_its_reading_does() -> None:
+    for late, signed in ((1, 901), (60, 960)):
+        bench = Bench(clock=HandClock(NOON - 1_000), samplers=(energy(),))
+        for second in range(1, 1_000):
+            known = second <= 900 or second >= 900 + late
+            bench.run(1, None, **({"ACTIVE_ENERGY_WH": float(second)} if known else {}))
+        (message,), (measured,) = bench.messages, bench.measured
+        assert measured.integers == (900 + late - 1,) and message.signed_at == NOON + 1_000 * (signed - 1)
+
+
+@pytest.mark.spec("ACT-02")
+def test_a_quarter_hours_energy_is_sent_also_where_the_device_was_off_at_its_end() -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000), samplers=(Sampler(Quantity.ACTIVE_POWER_W, 4_000, 15), energy()))
+    bench.run(880, ACTIVE_ENERGY_WH=1_000.0)
+    bench.clock.pass_(40_000)  # over the quarter-hour
+    again = Bench(disk=bench.disk, clock=bench.clock, samplers=(*bench.node.samplers[:1], energy()))
+    again.run(120, ACTIVE_ENERGY_WH=1_400.0)
+    found = [one for one in again.measured if one.quantity is Quantity.ACTIVE_ENERGY_WH]
+    assert [(one.first, one.integers) for one in found] == [(NOON, (400,))]
+
+
+def test_a_counter_that_began_anew_is_not_gone_on_with_after_a_restart() -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000), samplers=(energy(),))
+    bench.run(400, None, ACTIVE_ENERGY_WH=1_000.0)
+    bench.run(1, None, ACTIVE_ENERGY_WH=float("nan"))
+    again = Bench(disk=bench.disk, clock=bench.clock, samplers=(energy(),))
+    again.run(600, None, ACTIVE_ENERGY_WH=5.0)
+    assert [one.integers for one in again.measured] == [(None,)]
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1.7e308, 2.2e18])
+def test_a_value_that_no_message_can_hold_is_missing(value: float) -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000))
+    bench.run(9)
+    bench.run(12, power=value)
+    bench.run(40, power=-7.0)
+    (measured,) = bench.measured
+    assert measured.integers == (100,) * 3 + (None,) * 2 + (-7,) * 10 and measured.scale == 0
+
+
 def energy() -> Sampler:
     return Sampler(Quantity.ACTIVE_ENERGY_WH, 900_000, 1, from_counter=True)
 
@@ -311,10 +351,22 @@ def test_an_answer_is_read_and_what_is_none_is_refused() -> None:
     told = b'{"through":17,"refused":[{"sequence":16,"code":"bad_value","message":"x"}],"missing":[[12,13]],"at":5}'
     assert read_answer(told) == Acknowledged(17, ((16, "bad_value"),), 5, ((12, 13),))
     assert read_answer(b'{"through":2,"open":[]}') == Acknowledged(2, open=())
-    beyond = b'{"through":9223372036854775808}'
-    for bad in (b"", b"[]", b'{"through":"1"}', b'{"through":-1}', beyond, b'{"through":1,"missing":[[1]]}', b"\xff"):
+    beyond, deep = b'{"through":9223372036854775808}', b"[" * 100_000
+    for bad in (
+        b"", b"[]", b'{"through":"1"}', b'{"through":-1}', beyond, b'{"through":1,"missing":[[1]]}', b"\xff", deep
+    ):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):
             read_answer(bad)
+
+
+@pytest.mark.parametrize("at", [10**400, -(10**400), 1 << 63])
+def test_a_time_that_is_none_stops_no_device(at: int) -> None:
+    bench = Bench()
+    bench.run(60)
+    bench.connect()
+    bench.courier.answered(read_answer(b'{"through":1,"at":%d}' % at), bench.clock.monotonic_ms())
+    bench.run(1)
+    assert bench.node.status()["clock_offset_ms"] is None and "clock_off" not in bench.codes
 
 
 # ---------------------------------------------------------------- the clock
@@ -360,6 +412,49 @@ def test_a_clock_that_is_off_is_told_and_its_readings_are_marked() -> None:
     bench.run(1)
     assert bench.node.status()["doubtful"] == [[3, 3]] and bench.node.status()["clock_offset_ms"] == 0
     assert [code for code in bench.codes if code.startswith("clock")] == ["clock_off", "clock_step", "clock_good"]
+
+
+def test_the_mark_of_a_clock_that_is_off_ends_also_after_a_restart_and_on_a_full_disk() -> None:
+    bench = Bench()
+    bench.run(120)
+    bench.connect()
+    bench.answer(2, at=bench.clock.utc - HOUR)
+    bench.run(60)
+    again = Bench(disk=bench.disk, clock=bench.clock)
+    again.run(1)
+    assert again.node.status()["doubtful"] == [[3, None]]  # nothing is known of the clock yet
+    again.connect()
+    again.answer(3, at=again.clock.utc)
+    again.clock.pass_(2_000)
+    again.send()
+    again.run(60)
+    assert again.node.status()["doubtful"] == [[3, 3]] and "clock_good" in again.codes
+
+    full = Bench()
+    full.run(60)
+    full.connect()
+    full.disk.room = 0  # type: ignore[attr-defined]
+    full.answer(1, at=full.clock.utc - HOUR)
+    full.run(1)
+    full.disk.room = None  # type: ignore[attr-defined]
+    full.clock.set(full.clock.utc - HOUR)
+    full.run(1)
+    assert full.node.status()["doubtful"] == [] and full.codes[-1] == "clock_good"
+
+
+def test_an_answer_that_comes_twice_does_not_change_what_is_known_of_the_clock() -> None:
+    bench = Bench()
+    bench.run(60)
+    again = Bench(disk=bench.disk, clock=bench.clock)
+    again.connect()
+    again.answer(1, at=again.clock.utc)
+    again.clock.pass_(2_000)
+    again.send()
+    again.run(7_200)
+    again.send()
+    for _ in range(2):
+        again.answer(121, at=again.clock.utc)
+        assert (again.node.watch.offset_ms, again.node.watch.uncertainty_ms) == (0, 0)
 
 
 # ---------------------------------------------------------------- set points
@@ -649,6 +744,33 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
             read_settings(path)
     with pytest.raises(Refused, match="1 fault"):
         read_settings(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.spec("ACT-07")
+@pytest.mark.parametrize(
+    ("window", "code"),
+    [
+        ("{begin: 22:00, end: 06:00}", "bad_value"),  # YAML reads 22:00 as a number, 1320
+        ('{begin: "22:00Z", end: "06:00Z"}', "zone"),
+        ('{begin: "22:00", end: "06:00+01:00"}', "zone"),
+        ("{from: 2026-08-15T00:00:00Z, until: 2026-08-01T00:00:00Z}", "order"),
+    ],
+)
+def test_a_time_of_the_owner_that_would_be_read_otherwise_is_refused(tmp_path: Path, window: str, code: str) -> None:
+    path = tmp_path / "device.yaml"
+    path.write_text(GOOD.replace('{begin: "22:00", end: "06:00", days: [fri]}', window))
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert {one.code for one in refused.value.findings} == {code}
+
+
+def test_a_register_without_a_scale_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "device.yaml"
+    meter = "{modbus: {host: here, registers: {active_power: {address: 1, scale: 0}}}}"
+    path.write_text(GOOD.replace("{simulated: {base_kw: 1}}", meter))
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert {one.place for one in refused.value.findings} == {"meter.modbus.registers.active_power.scale"}
 
 
 def test_the_configuration_in_the_documentation_is_good(tmp_path: Path) -> None:

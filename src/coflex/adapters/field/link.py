@@ -322,7 +322,10 @@ def read_answer(payload: bytes) -> Acknowledged:
     With `open` in the place of `missing`: all that has not come, and not what is newly missing alone. Raises ValueError
     on anything else.
     """
-    told = json.loads(payload)
+    try:
+        told = json.loads(payload)
+    except RecursionError:
+        raise ValueError("too deep") from None
     if not isinstance(told, dict) or not is_number(told.get("through")):
         raise ValueError("no acknowledgement")
     refused = []
@@ -330,10 +333,13 @@ def read_answer(payload: bytes) -> Acknowledged:
         sequence, code = (one.get("sequence"), one.get("code")) if isinstance(one, dict) else (None, None)
         if isinstance(sequence, int) and isinstance(code, str):
             refused.append((sequence, code))
-    at = told.get("at")
     gaps = None if "open" not in told else _gaps(told["open"])
-    at = at if isinstance(at, int) else None
-    return Acknowledged(told["through"], tuple(refused), at, _gaps(told.get("missing")), gaps)
+    return Acknowledged(told["through"], tuple(refused), read_time(told.get("at")), _gaps(told.get("missing")), gaps)
+
+
+def read_time(told: object) -> int | None:
+    """A time in ms since the epoch, None where it is none that a message could bear."""
+    return told if is_number(told) else None
 
 
 def _gaps(told: Any) -> tuple[tuple[int, int], ...]:

@@ -193,7 +193,11 @@ def _number(given: Any) -> float | None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise NotReachable(f"{given!r} is no number.", "Give numbers, or null where a value is missing.")
-    return float(given) if math.isfinite(given) else None
+    try:
+        value = float(given)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 # ---------------------------------------------------------------- a program
@@ -243,7 +247,7 @@ class CommandSource:
                 try:
                     self._latest = readings(json.loads(line))
                     self._at = asyncio.get_running_loop().time()
-                except (ValueError, NotReachable) as fault:
+                except (ValueError, RecursionError, NotReachable) as fault:
                     self._fault = f"a line it wrote is none: {fault}"
         except ValueError as fault:  # a line beyond the limit
             self._fault = str(fault)
