@@ -287,6 +287,8 @@ def test_the_command_makes_a_key_and_refuses_a_bad_configuration(tmp_path: Path)
     assert json.loads(made.stdout)["public_key"] == public_of(read_key(tmp_path / "d")).hex()
     shown = coflex("device", "show", tmp_path / "d", "--json")
     assert json.loads(shown.stdout)["last_sequence"] == 0
+    (tmp_path / "d" / "status.json").write_text("")  # as a power cut may leave it
+    assert coflex("device", "show", tmp_path / "d").exit_code == 0
     (tmp_path / "device.yaml").write_text("point: 7\n")
     refused = coflex("device", "run", "--config", tmp_path / "device.yaml")
     assert refused.exit_code == 1 and "It is needed; give it." in refused.stderr
@@ -308,9 +310,15 @@ def test_an_answer_over_http_is_told_to_each_point() -> None:
     }
     found = answers(batch, {"through": {"1": 12}, "at": 77, "open": {"1": [[3, 4]]}}, None)
     assert found == {1: Acknowledged(12, at=77, open=((3, 4),)), 2: Acknowledged(0, at=77)}
-    for bad in (None, [], {"refused": 5}, {"through": {"1": 1 << 63}}, {"through": {"1": -1}}, {"through": [1]}):
+    for bad in (
+        None, [], {"refused": 5}, {"through": {"1": 1 << 63}}, {"through": {"1": -1}}, {"through": [1]},
+        {"gaps": [1]}, {"gaps": [{"point": 1}]}, {"gaps": 5}, {"open": []}, {"open": {"1": 5}}, {"open": {"1": [[3]]}},
+        {"refused": ["x"]}, {"gaps": [{"point": [], "from": 1, "to": 2}]},
+    ):  # fmt: skip
         with pytest.raises(ValueError):
             answers(batch, bad, None)
+    assert answers(batch, {"at": 10**400}, None)[1].at is None
+    assert answers(batch, {}, "Mon, 99 Zzz 0000")[1].at is None
 
 
 class Door:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 
 from coflex.adapters.field.author import Acknowledged
 from coflex.adapters.field.fleet import Fleet, FleetDevice, Member, Rhythm
+from coflex.adapters.field.link import MqttLink
 from coflex.adapters.field.setpoints import Owner, Pinned
-from coflex.device import FleetOrder, Plans, members, prepare_fleet
+from coflex.device import FleetOrder, Plans, _links, members, prepare_fleet
 from coflex.device import fleet as run_fleet
 from coflex.domain.errors import CoflexError, Refused
 from coflex.domain.series import Series
@@ -278,6 +281,18 @@ def test_the_ingest_reads_the_table_of_points(tmp_path: Path) -> None:
     assert len(signers) == 6 and signers.key(row, NOON) == public_of(made[0].seed)
     assert (signers.units[row], signers.owners[row]) == ("unit-100", "owner-100")
     assert signers.row(9, party=True) is not None
+
+
+def test_a_fleets_broker_is_read_as_the_ingests_is(tmp_path: Path) -> None:
+    found = Fleet([], lambda at: [], Pinned(1, bytes(32)), HandClock(), Random(1), Rhythm(), 1, {})
+    order = FleetOrder(tmp_path, 0, broker="mqtt://me:p%40ss@here:99")
+    found.devices = [SimpleNamespace(point=1, group=None)]  # type: ignore[list-item]
+    (link,) = _links(order, found, HandClock(), Random(1))
+    assert isinstance(link, MqttLink)
+    assert (link._broker.port, link._broker.username, link._broker.password) == (99, "me", "p@ss")
+    for bad in ("here:1883", "mqtt://here:x"):
+        with pytest.raises(CoflexError, match="no address of a broker"):
+            _links(replace(order, broker=bad), found, HandClock(), Random(1))
 
 
 def test_a_wrong_word_is_told(tmp_path: Path) -> None:
