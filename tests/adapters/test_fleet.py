@@ -223,6 +223,18 @@ def test_a_live_fleet_signs_a_message_a_minute_each_and_follows_set_points() -> 
 
 
 @pytest.mark.spec("ACT-02")
+def test_a_plan_of_a_day_costs_no_message_that_waits() -> None:
+    clock = HandClock()
+    fleet = live(1, clock, {})
+    (one,) = fleet.devices
+    minutes(fleet, clock, 30)
+    for k in range(1, 97):
+        starts = clock.utc + k * 900_000
+        one.order(set_point(k, starts, starts + 900_000, 100, point=one.point, order=k.to_bytes(16, "big")))
+    minutes(fleet, clock, 14)
+    assert (len(one.node.outbox), one.node.outbox.lost) == (30 + 96 + 14, ())
+
+
 def test_failures_are_what_they_say() -> None:
     clock = HandClock()
     fleet = live(50, clock, {"missing": 0.1, "deaf": 0.1, "clock": 0.1, "forged": 0.1, "offline": 0.1})
