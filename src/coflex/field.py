@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,7 @@ from coflex.service.field import (
     points,
     results,
     shares_told,
+    told_w,
     unacknowledged,
 )
 from coflex.service.machine import encode as body_of
@@ -285,6 +286,8 @@ class TenantField:
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
     """What devices of regulated units were told last, by regulation and unit."""
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _flowed: dict[int, int] = field(default_factory=dict)
+    """The power of points when they were not told to change it, W."""
     _told_at: dict[int, int] = field(default_factory=dict)
     """Sequence that a point had reached when it was last told what it has not answered."""
     _repeated: float = -REPEAT_S
@@ -396,7 +399,7 @@ class TenantField:
         for one in waiting:
             if (one.id, one.version) not in self._signed:
                 try:
-                    bodies = [self._body(one, told) for told in one.messages]
+                    bodies = [self._body(one.point, one.order, told) for told in one.messages]
                 except message.Malformed as fault:  # more than a message can say: the others leave all the same
                     if (one.id, one.version) not in self._unsaid:
                         self._unsaid.add((one.id, one.version))
@@ -434,13 +437,13 @@ class TenantField:
         await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
         self._told_at = reached
 
-    def _body(self, one: Outgoing, told: Told) -> bytes:
+    def _body(self, point: int, order: bytes, told: Told) -> bytes:
         power = told.power_w
-        if power is None:  # nothing was foreseen: around what flows now, around nothing where that is not known either
-            power = self._flowing(one.point) + told.change_w
+        if power is None:  # nothing was foreseen: around what flows, around nothing where that is not known either
+            power = self._around(point) + told.change_w + told.beside_w
         return message.SetPoint(
-            point=one.point,
-            order=one.order,
+            point=point,
+            order=order,
             starts=_ms(told.starts),
             ends=_ms(told.ends),
             power_w=power,
@@ -449,10 +452,17 @@ class TenantField:
             continuous=bool(told.flags & CONTINUOUS),
         ).encode()
 
-    def _flowing(self, point: int) -> int:
-        """The last measured power of a point, W; 0 where there is none."""
+    def _around(self, point: int) -> int:
+        """The last measured power of a point before it was told to change it, W; 0 where there is none."""
         values = self.running.live([point], None)
-        return next((round(one.value) for one in values if one.quantity == Quantity.ACTIVE_POWER_W), 0)
+        last = next((one for one in values if one.quantity == Quantity.ACTIVE_POWER_W), None)
+        if last is not None:
+            told = told_w(self.desk.state(self.tenant), point, _EPOCH + last.at * _MS)
+            if told is None and not any(one.point == point for one in self._shares.values()):
+                self._flowed[point] = round(last.value)
+            # After a restart in the middle of it: as if it did what it was told.
+            self._flowed.setdefault(point, round(last.value) - (told or 0))
+        return self._flowed.get(point, 0)
 
     async def _log(self, bodies: Sequence[bytes], kind: Kind = Kind.SET_POINT) -> tuple[int, ...]:
         """Sign messages of the platform and write them to the log: their sequences, once they are durable. Raises
@@ -506,14 +516,15 @@ class TenantField:
         self._shares = due
 
     def _share_bodies(self, one: ShareTold) -> list[bytes]:
-        """A share each way: `change_w` is the most of it, its sign the way."""
-        power = self._flowing(one.point) if one.power_w is None else one.power_w
-        order = order_bytes(self.tenant, one.regulation)
-        return [
-            message.SetPoint(one.point, order, _ms(one.starts), _ms(one.ends), power, change, continuous=True).encode()
-            for change in (one.up_w, -one.down_w)
-            if change
-        ]
+        """A share each way: `change_w` is the most of it, its sign the way. The first replaces what was told of this
+        quarter-hour before."""
+        power = self._around(one.point) if one.power_w is None else one.power_w
+        order, before = order_bytes(self.tenant, one.regulation), self._shares.get((one.regulation, one.unit))
+        again = REPLACES if before is not None and before.starts == one.starts else 0
+        changes = [change for change in (one.up_w, -one.down_w) if change]
+        told = [Told(one.starts, one.ends, change, power, CONTINUOUS) for change in changes]
+        told[0] = replace(told[0], flags=CONTINUOUS | again)
+        return [self._body(one.point, order, each) for each in told]
 
     def _end_of(self, one: ShareTold, now: datetime) -> bytes:
         order, at = order_bytes(self.tenant, one.regulation), _ms(now)

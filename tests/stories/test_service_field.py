@@ -207,6 +207,20 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             (40_000, True, ms(at(0))), (-30_000, True, ms(at(0))),
         ]  # fmt: skip
         await service.turn()  # nothing new, nothing sent
+        assert len(heard) == 2
+        # Half of each by factors 1 and 1, as far as cu-0003 can; none of it by a factor of 0.
+        for factors, wanted in (((1, 1), [(50_000, True), (-50_000, False)]), ((0, 1), [(0, True)])):
+            both = tuple(replace(one, up_kw=90, down_kw=90, factor=f) for one, f in zip(shares, factors, strict=True))
+            service.sequencer.submit(put([replace(regulation, shares=both)]))
+            heard.clear()
+            await service.turn()
+            await until(lambda: len(heard) == len(wanted))  # noqa: B023
+            told = [decode_set_point(one.body) for _, one in heard]
+            assert [(one.change_w, one.stops) for one in told] == wanted
+        heard.clear()
+        service.sequencer.submit(put([regulation]))
+        await service.turn()
+        await until(lambda: len(heard) == 2)
         answer = await service.ask("POST", "/regulations/r-1/signal", "tso", kw=-250)
         assert answer.status_code == 200 and answer.json()["kw"] == -100
         await until(lambda: len(heard) == 3)
@@ -477,6 +491,49 @@ def test_what_is_stopped_or_limited_from_now_on_ends_now_also_where_devices_ask_
         service.to(61)
         await service.turn()
         assert orders(await service.bring(meter.measured(at(60), [3_000] * 15)), 1) == []
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-01", "ACT-04")
+def test_orders_that_share_a_unit_are_held_together_and_each_by_itself_when_the_other_ends(tmp_path: Path) -> None:
+    """cu-0001 flows 3 kW and gives 60 kW for one order, and 40 kW more for another from 20 to 40."""
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        device = await light_node(service, 1)
+
+        async def power(minute: float, *, flows: int = 3_000) -> int:
+            """What the device holds once it was told all there is, W."""
+            service.to(minute)
+            await service.turn()
+            came = orders(await service.bring(meter.measured(at(minute - 1), [flows] * 15)), 1)
+            holds(device, came, minute)
+            found = device.in_force(ms(at(minute)))
+            return 0 if found is None else found[1].power_w
+
+        service.to(-10)
+        await service.bring(meter.measured(at(-12), [3_000] * 15))
+        assert [await power(-6), await power(1)] == [0, 103_000]
+        order = entry_of(service, "cu-0001").order
+        service.do("activation.change", "tso", order, quantity_kw=60)
+        assert await power(5, flows=103_000) == 63_000  # around what flowed before anything was asked
+        form = {"session": GLOBAL, "offer": "sp-1/g", "direction": "up", "starts": at(20), "ends": at(40)}
+        second = service.do("activation.order", "tso", quantity_kw=90, **form)["id"]
+        shares = {"cu-0001": 40, "cu-0003": 50}
+        split = [
+            {"unit": unit, "pieces": [{"starts": at(20), "ends": at(40), "kw": kw}]} for unit, kw in shares.items()
+        ]
+        service.do("activation.split", "sp-1", second, units=split)
+        assert [await power(minute, flows=63_000) for minute in (6, 19, 21)] == [63_000, 63_000, 103_000]
+        told = {one.order: one.profile[-1].kw for one in service.state.all(SetPointEntry) if one.unit == "cu-0001"}
+        assert told == {order: 60, second: 40}
+        service.do("activation.change", "tso", order, quantity_kw=50)
+        assert await power(25, flows=103_000) == 93_000
+        service.do("activation.stop", "tso", order)
+        assert await power(30, flows=93_000) == 43_000
+        service.do("activation.stop", "tso", second)
+        assert await power(31, flows=43_000) == 0
 
     run(FieldService(tmp_path), story)
 
