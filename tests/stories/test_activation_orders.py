@@ -363,6 +363,33 @@ def reserve(world: Ordered, unit: str, party: str = "sp-1", first: float = 0, la
 
 
 @pytest.mark.spec("ACT-06")
+def test_a_backup_gives_no_more_energy_than_it_has(world: Ordered) -> None:
+    entry = world.state.get(UnitEntry, "cu-0005")
+    world.sequencer.submit(put([replace(entry, unit=replace(entry.unit, energy_up_kwh=30))]))
+    reserve(world, "cu-0005")
+    begun(world, 15)
+    world.do("activation.fail", "sp-1", world.order.id, unit="cu-0001", remaining_kw=20)
+    world.do("activation.rebalance", "sp-1", world.order.id)
+    assert [world.gives("cu-0005", minute) for minute in (16, 31, 46)] == [80, 40, 0]
+    assert [piece.kw for piece in world.order.missing] == [40, 80]
+    with pytest.raises(Conflict, match="No reserved backup"):
+        world.do("activation.rebalance", "sp-1", world.order.id)
+
+
+@pytest.mark.spec("ACT-04")
+def test_an_order_that_is_moved_forward_is_split_in_time(world: Ordered) -> None:
+    begun(world, 1)
+    world.do("activation.stop", "tso", world.order.id)
+    form = {"session": GLOBAL, "offer": "sp-1/g", "direction": "up", "starts": at(50), "ends": at(60)}
+    direct = world.do("activation.order", "tso", quantity_kw=120, **form)
+    assert direct["state"] == "ordered"
+    world.to(10)
+    world.do("activation.change", "tso", direct["id"], starts=at(20), quantity_kw=120)
+    world.to(20)
+    assert sum(world.gives(unit, 20) for unit in ("cu-0001", "cu-0003")) == 120
+
+
+@pytest.mark.spec("ACT-06")
 def test_what_is_missing_after_a_quarter_of_an_hour_is_called_from_the_list(world: Ordered) -> None:
     world.to(5)
     world.do("activation.fail", "sp-1", world.order.id, unit="cu-0001")
