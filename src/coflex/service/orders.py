@@ -414,7 +414,7 @@ def _set_point(
 def _told_with(draft: Draft, one: SetPointEntry, less: Profile) -> Iterator[SetPointEntry]:
     """Set points of other orders on a unit, to be told anew where it gives less for this one: what they were told as
     the power of the unit may hold that, too."""
-    for other in set_points_of(draft.state, one.unit):
+    for other in set_points_of(draft.state, one.unit) if less else ():
         there = draft.find(SetPointEntry, other.id) or other
         if other.order != one.order and any(between(there.profile, piece.starts, piece.ends) for piece in less):
             yield renewed(there, other.version + 1, draft.context.now, there.profile)
