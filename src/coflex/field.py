@@ -40,7 +40,7 @@ from coflex.ingest import Running, open_ingest
 from coflex.metered import MOST_AT_ONCE, Bringer
 from coflex.metering.admission import FOREVER, Part, Signers
 from coflex.metering.admission import Signer as Registered
-from coflex.register.activations import Regulation
+from coflex.register.activations import Regulation, SetPointEntry
 from coflex.register.devices import Device
 from coflex.service.field import (
     CONTINUOUS,
@@ -58,9 +58,11 @@ from coflex.service.field import (
     outbox,
     points,
     results,
+    set_point_of,
     shares_told,
     told_w,
     unacknowledged,
+    unit_at,
 )
 from coflex.service.machine import encode as body_of
 from coflex.service.ports import Command
@@ -288,6 +290,8 @@ class TenantField:
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _flowed: dict[int, int] = field(default_factory=dict)
     """The power of points when they were not told to change it, W."""
+    _taken: set[int] = field(default_factory=set)
+    """Sequences that light nodes took, of set points with others that are not answered."""
     _told_at: dict[int, int] = field(default_factory=dict)
     """Sequence that a point had reached when it was last told what it has not answered."""
     _repeated: float = -REPEAT_S
@@ -337,7 +341,7 @@ class TenantField:
         told = told_of(self.running, answer.outcomes[0], answer.note)
         now = self.desk.now(self.tenant)
         led = (int(point) for point in told["through"] if leads(state, party, int(point)))
-        waiting = {point: unacknowledged(state, point, now) for point in led}
+        waiting = {point: self._unanswered(state, point, now) for point in led}
         texts = {str(point): self._texts(some) for point, some in waiting.items() if some}
         return told | {"set_points": texts}
 
@@ -372,11 +376,28 @@ class TenantField:
             for first in range(0, len(told.acknowledgements), MOST_HEARD):
                 words = [_word(raw) for raw in told.acknowledgements[first : first + MOST_HEARD]]
                 # No message has other sequences: a device that says so says nothing.
-                words = [one for one in words if 0 < one["sequence"] < 1 << 63]
+                words = [one for one in words if 0 < one["sequence"] < 1 << 63 and not self._in_part(one)]
                 await self._command("set_point.heard", {"acknowledgements": words})
             self.bringer.corrected(told.late)
             self._heard.popleft()
             self._through = told.size
+
+    def _in_part(self, word: Mapping[str, Any]) -> bool:
+        """Whether a light node took a message of a set point and has not answered all of them. The machine is told of
+        the last one; what is forgotten by a restart is asked again."""
+        state, sequence = self.desk.state(self.tenant), word["sequence"]
+        told = state.find(SetPointEntry, set_point_of(state, sequence) or "")
+        taken = (word["hop"], word["verdict"]) == (Hop.LIGHT_NODE, Verdict.TAKEN)
+        if told is None or not taken or unit_at(state, word["point"]) != told.unit:
+            return False
+        self._taken.add(sequence)
+        if not self._taken.issuperset(told.sequences):
+            return True
+        self._taken.difference_update(told.sequences)
+        return False
+
+    def _unanswered(self, state: State, point: int, now: datetime) -> list[int]:
+        return [one for one in unacknowledged(state, point, now) if one not in self._taken]
 
     async def _owe(self) -> None:
         """Bring settlement what it lacks; then all up to here is dealt with, and the next start begins behind it."""
@@ -433,7 +454,7 @@ class TenantField:
         self._repeated = clock
         reached = {point: self.running.intake.standing(point)[0] for point in not_answered(state, now)}
         spoke = [point for point, last in reached.items() if last and last != self._told_at.get(point)]
-        told = [(point, sequence) for point in spoke for sequence in unacknowledged(state, point, now)]
+        told = [(point, sequence) for point in spoke for sequence in self._unanswered(state, point, now)]
         await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
         self._told_at = reached
 
