@@ -191,6 +191,7 @@ def test_a_device_measures_follows_and_acknowledges_over_tls(tmp_path: Path) -> 
             await until(lambda: (12, Hop.ENERGY_MANAGEMENT_SYSTEM, Verdict.DONE) in platform.acknowledged)
             await asyncio.to_thread(device.signal, signal.SIGTERM)
             assert await asyncio.to_thread(device.ended) == 0
+        await until(lambda: platform.notices[-1] == {"online": False}, 5.0)
         assert platform.acknowledged == [
             (12, Hop.LIGHT_NODE, Verdict.TAKEN),
             (12, Hop.ENERGY_MANAGEMENT_SYSTEM, Verdict.TAKEN),

@@ -40,6 +40,8 @@ _NOTICE_MS = 60_000
 # What a notice says that is told as soon as it changes.
 _CHANGES = ("told", "lost", "doubtful", "set_point", "cut")
 _NEVER_AGAIN = -2  # reconnects of gmqtt itself; -1 is for ever
+# MQTT 5, 3.14.2.1: who leaves like this lets the broker say so by the will.
+_WITH_WILL = 4
 
 _silent = logging.getLogger("coflex.gmqtt")
 _silent.addHandler(logging.NullHandler())
@@ -259,7 +261,7 @@ class MqttLink:
         """End a connection, whatever state it is in."""
         with suppress(Exception):
             async with asyncio.timeout(2.0):
-                await client.disconnect()
+                await client.disconnect(reason_code=_WITH_WILL)
 
     # ------------------------------------------------------------ what comes down
 
