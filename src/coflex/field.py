@@ -44,6 +44,7 @@ from coflex.register.activations import Regulation, SetPointEntry
 from coflex.register.devices import Device
 from coflex.service.field import (
     CONTINUOUS,
+    MOST_MESSAGES,
     REPLACES,
     Outgoing,
     Point,
@@ -420,8 +421,8 @@ class TenantField:
         for one in waiting:
             if (one.id, one.version) not in self._signed:
                 try:
-                    bodies = [self._body(one.point, one.order, told) for told in one.messages]
-                except message.Malformed as fault:  # more than a message can say: the others leave all the same
+                    bodies = self._bodies(one)
+                except message.Malformed as fault:  # more than messages can say: the others leave all the same
                     if (one.id, one.version) not in self._unsaid:
                         self._unsaid.add((one.id, one.version))
                         self.running.failed(fault)
@@ -457,6 +458,12 @@ class TenantField:
         told = [(point, sequence) for point in spoke for sequence in self._unanswered(state, point, now)]
         await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
         self._told_at = reached
+
+    def _bodies(self, one: Outgoing) -> list[bytes]:
+        """Raises Malformed."""
+        if len(one.messages) > MOST_MESSAGES:
+            raise message.Malformed(f"{one.id} has {len(one.messages)} messages.", "Give it fewer pieces.")
+        return [self._body(one.point, one.order, told) for told in one.messages]
 
     def _body(self, point: int, order: bytes, told: Told) -> bytes:
         power = told.power_w

@@ -20,6 +20,7 @@ from gmqtt import Client
 from coflex import field as fields
 from coflex import watched
 from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
+from coflex.domain.activation import Piece
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
 from coflex.evidence.message import Acknowledgement, Hop, Kind, Message, Verdict, decode, decode_set_point
@@ -679,5 +680,25 @@ def test_a_set_point_that_fits_into_no_message_keeps_no_other_one_back(tmp_path:
         assert entry_of(service, "cu-0003").state is SetPointState.SENT
         assert entry_of(service, "cu-0001").state is SetPointState.WAITING
         assert [event for event, _ in service.said.lines] == ["fault"]
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-01")
+@pytest.mark.parametrize(("pieces", "leaves"), [(1_000, True), (2_500, False)])
+def test_a_set_point_of_very_many_pieces_keeps_no_other_one_back(tmp_path: Path, pieces: int, leaves: bool) -> None:
+    """As many as a provider's split may have leave, with a stop before them, as it replaces what was told before."""
+
+    async def story(service: FieldService) -> None:
+        for point, unit in enumerate(("cu-0001", "cu-0003"), start=1):
+            await service.enrol(unit, point)
+        service.to(-6)
+        far, second = entry_of(service, "cu-0001"), timedelta(seconds=1)
+        many = tuple(Piece(at(0) + k * second, at(0) + (k + 1) * second, 99 + k % 2) for k in range(pieces))
+        service.sequencer.submit(put([replace(far, profile=many, version=2)]))
+        await service.turn()
+        assert entry_of(service, "cu-0003").state is SetPointState.SENT
+        told = entry_of(service, "cu-0001")
+        assert (told.state is SetPointState.SENT, len(told.sequences) > pieces) == (leaves, leaves)
 
     run(FieldService(tmp_path), story)

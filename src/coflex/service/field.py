@@ -36,8 +36,8 @@ from coflex.service.state import State
 
 # Flags of a set point message.
 REPLACES, CONTINUOUS = 1, 2
-# Messages of one set point: less than what the machine is told of one.
-MOST_MESSAGES = 900
+# Messages of one set point.
+MOST_MESSAGES = 2_000
 Cell = tuple[datetime, datetime, int]
 
 
@@ -137,7 +137,7 @@ def _cut(cells: Sequence[Cell], others: Sequence[SetPointEntry]) -> Sequence[Cel
     for starts, ends, kw in cells:
         inside = edges[bisect_right(edges, starts) : bisect_left(edges, ends)]
         found += [(first, last, kw) for first, last in pairwise((starts, *inside, ends))]
-    return found if len(found) <= MOST_MESSAGES else cells
+    return found if len(found) < MOST_MESSAGES else cells
 
 
 def _change_w(one: SetPointEntry, at: datetime) -> int:
