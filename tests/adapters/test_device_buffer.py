@@ -101,9 +101,9 @@ class BufferMachine(RuleBasedStateMachine):
         self.outbox.replace(last[0], last[0] - 1, 0, anew)
         self.kept.remove(texts[-1])
 
-    @rule()
-    def note(self) -> None:
-        self.outbox.note(count=self.count)
+    @rule(size=st.integers(0, 3000))
+    def note(self, size: int) -> None:
+        self.outbox.note(count=self.count, long="x" * size)
         self.noted = self.count
 
     @rule()
@@ -180,6 +180,23 @@ def test_a_full_buffer_loses_the_oldest_and_says_which() -> None:
     again = Outbox(outbox._disk, LEAST_BYTES)
     assert (again.lost[0][0], again.damaged, again.last) == (1, 0, 1000)
     assert again.lost[0][1] + len(again) == 1000
+
+
+def test_no_message_is_lost_to_notes_however_long_and_often_they_are_kept() -> None:
+    disk = CutDisk()
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(1, b""), False)
+    outbox.acknowledge(1)
+    for number in range(2, 102):
+        outbox.append(message(number, b""), number > 60)
+        outbox.note(long="x" * 500 * number, number=number)
+    assert outbox.lost == () and outbox.size_bytes < 3 * LEAST_BYTES
+    outbox.append(message(102, b""), True)
+    outbox.give_up([102])
+    outbox.note(long="x" * 60_000)
+    for now in (outbox, Outbox(disk.copy(), LEAST_BYTES)):
+        assert [*now._pending] == [*range(2, 102)] and now.held == 41 and now.damaged == 0
+        assert (now.last, now.acknowledged, now.notes["number"], now.lost) == (102, 1, 101, ((102, 102),))
 
 
 def test_a_device_whose_disk_is_an_old_copy_takes_no_number_again() -> None:

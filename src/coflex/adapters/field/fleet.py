@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Protocol
 
 from coflex.adapters.field.author import Author, Courier
-from coflex.adapters.field.buffer import Outbox
+from coflex.adapters.field.buffer import LEAST_BYTES, Outbox
 from coflex.adapters.field.clock import Clock, Watch
 from coflex.adapters.field.disk import NoDisk
 from coflex.adapters.field.gateway import Link
@@ -34,8 +34,6 @@ FAILURES = {
 }
 _OFFLINE_MS = 900_000
 _CLOCK_MS = 3_600_000
-# Set points are written anew with each that comes: a plan of a day takes a quarter of it.
-_BUFFER_BYTES = 1 << 20
 
 
 class Unit(Protocol):
@@ -206,7 +204,7 @@ class Fleet:
 
     def _device(self, member: Member, platform: Pinned, failure: str) -> FleetDevice:
         clock: Clock = _Ahead(self.clock) if failure == "clock" else self.clock
-        outbox = Outbox(NoDisk(), _BUFFER_BYTES)
+        outbox = Outbox(NoDisk(), 2 * LEAST_BYTES)
         if self._first > 1:
             outbox.raise_above(self._first - 1, lambda raw, _: raw)
         tellings = Tellings(clock.utc_ms, self._hear)

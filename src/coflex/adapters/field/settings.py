@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from coflex.adapters.field.buffer import LIMIT_BYTES
+from coflex.adapters.field.buffer import LEAST_BYTES, LIMIT_BYTES
 from coflex.adapters.field.meter import EXPORTED, IMPORTED, QUANTITIES
 from coflex.adapters.field.modbus import Place, Register, Type
 from coflex.adapters.field.setpoints import Closed, Owner
@@ -237,7 +237,7 @@ class Settings(Document):
     limits: Limits
     series: list[Series] = Field(default=[Series(quantity="active_power")], min_length=1)
     sample_s: Positive = 1.0
-    buffer_mb: float = Field(default=LIMIT_BYTES / (1 << 20), ge=1, le=4096)
+    buffer_mb: float = Field(default=LIMIT_BYTES / (1 << 20), ge=LEAST_BYTES / (1 << 20), le=4096)
     clock_bound_s: Positive = 2.0
     fcr: Fcr | None = None
     afrr: Afrr | None = None
