@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -544,15 +544,16 @@ class TenantField:
         self._shares = due
 
     def _share_bodies(self, one: ShareTold) -> list[bytes]:
-        """A share each way: `change_w` is the most of it, its sign the way. The first replaces what was told of this
-        quarter-hour before."""
+        """A share each way: `change_w` is the most of it, its sign the way; 0, told first, for one in which it gives
+        nothing. The first replaces what was told of this quarter-hour before."""
         power = self._around(one.point) if one.power_w is None else one.power_w
         order, before = order_bytes(self.tenant, one.regulation), self._shares.get((one.regulation, one.unit))
         again = REPLACES if before is not None and before.starts == one.starts else 0
-        changes = [change for change in (one.up_w, -one.down_w) if change]
-        told = [Told(one.starts, one.ends, change, power, CONTINUOUS) for change in changes]
-        told[0] = replace(told[0], flags=CONTINUOUS | again)
-        return [self._body(one.point, order, each) for each in told]
+        first, second = sorted((one.up_w, -one.down_w), key=bool)
+        told = ((first, CONTINUOUS | again), (second, CONTINUOUS))
+        return [
+            self._body(one.point, order, Told(one.starts, one.ends, change, power, flags)) for change, flags in told
+        ]
 
     def _end_of(self, one: ShareTold, now: datetime) -> bytes:
         order, at = order_bytes(self.tenant, one.regulation), _ms(now)

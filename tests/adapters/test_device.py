@@ -679,6 +679,19 @@ def test_a_share_of_a_regulation_signal_is_followed_until_it_ends() -> None:
     assert bench.node.target().power_w == 1_000  # the signal is lost
 
 
+@pytest.mark.spec("ACT-05")
+@pytest.mark.parametrize("share", [500, -500])
+def test_a_unit_that_gives_its_share_one_way_alone_gives_nothing_the_other_way(share: int) -> None:
+    bench = Bench(group=40)
+    for sequence, change_w in enumerate((0, share), start=1):
+        bench.node.order(set_point(sequence, NOON, NOON + HOUR, 1_000, change_w=change_w, continuous=True))
+    bench.run(2)
+    for sequence, asked in enumerate((5_000, -5_000), start=3):
+        more = {"point": 40, "continuous": True, "power_w": 10_000}
+        assert bench.node.signal(set_point(sequence, NOON, NOON + HOUR, change_w=asked, **more))
+        assert bench.node.target().power_w == 1_000 + (asked // 20 if asked * share > 0 else 0)
+
+
 # ---------------------------------------------------------------- key and configuration
 
 

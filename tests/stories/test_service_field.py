@@ -225,9 +225,16 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             told = [decode_set_point(one.body) for _, one in heard]
             assert [(one.change_w, one.stops) for one in told] == wanted
         heard.clear()
-        service.sequencer.submit(put([regulation]))
+        service.sequencer.submit(put([replace(regulation, shares=(shares[0], replace(shares[1], down_kw=100)))]))
         await service.turn()
         await until(lambda: len(heard) == 2)
+        heard.clear()
+        one_way = replace(shares[0], down_kw=0), replace(shares[1], down_kw=100)
+        service.sequencer.submit(put([replace(regulation, shares=one_way)]))
+        await service.turn()
+        await until(lambda: len(heard) == 2)
+        told = [decode_set_point(one.body) for _, one in heard]
+        assert [(one.change_w, one.stops) for one in told] == [(0, True), (40_000, False)]  # nothing downwards
         answer = await service.ask("POST", "/regulations/r-1/signal", "tso", kw=-250)
         assert answer.status_code == 200 and answer.json()["kw"] == -100
         await until(lambda: len(heard) == 3)
