@@ -378,7 +378,8 @@ class TenantField:
                 words = [_word(raw) for raw in told.acknowledgements[first : first + MOST_HEARD]]
                 # No message has other sequences: a device that says so says nothing.
                 words = [one for one in words if 0 < one["sequence"] < 1 << 63 and not self._in_part(one)]
-                await self._command("set_point.heard", {"acknowledgements": words})
+                if words:
+                    await self._command("set_point.heard", {"acknowledgements": words})
             self.bringer.corrected(told.late)
             self._heard.popleft()
             self._through = told.size

@@ -279,6 +279,18 @@ def test_the_dso_ends_a_unit_the_tso_is_told_why_and_the_next_outside_the_perime
 
 
 @pytest.mark.spec("ACT-03")
+@pytest.mark.parametrize("buyer", ["tso", "dso"])
+def test_an_order_of_which_limits_leave_nothing_is_stopped_whoever_bought_it(world: Ordered, buyer: str) -> None:
+    begun(world, 5)
+    world.sequencer.submit(put([replace(world.order, buyer=buyer)]))
+    for unit in ("cu-0001", "cu-0003"):
+        assert world.order.state is OrderState.SPLIT
+        limit(world, unit)
+    assert (world.order.state, world.order.due) == (OrderState.STOPPED, None)
+    assert bool(world.successors()) == (buyer == "tso")
+
+
+@pytest.mark.spec("ACT-03")
 def test_what_the_list_and_its_light_cannot_give_stays_uncovered_and_is_told(world: Ordered) -> None:
     world.to(0)
     limit(world, "cu-0001")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from coflex.activation.profile import Profile, between, constant, exceeds, kw_at, kwh, minus, plus, profile
+from coflex.activation.profile import Profile, between, constant, exceeds, kw_at, kwh, plus, profile
 from coflex.domain.activation import Acknowledgement, Hop, Notice, Piece, Verdict
 from coflex.domain.clearing import Award
 from coflex.domain.errors import Conflict, Finding, Forbidden, Refused, refuse
@@ -44,7 +44,7 @@ from coflex.service.orders import (
 )
 from coflex.service.reading import record, require_new, shown
 from coflex.service.state import State
-from coflex.service.takeover import barred_by, laid, lose
+from coflex.service.takeover import barred_by, laid, lose, lowered
 from coflex.service.verbs.order_forms import Instant, Kw, mine, text_faults, utc
 from coflex.service.verbs.resource_forms import Form, Nothing
 
@@ -335,7 +335,7 @@ def _limit(state: State, context: Context, form: Limit) -> Outcome:
     order = replace(again(order, context), notices=(*order.notices, *notices))
     barred = barred_by(state, (form.unit,))
     if order.buyer == context.party:
-        after = replace(order, profile=minus(order.profile, taken), lost=plus(order.lost, taken))
+        after = lowered(draft, order, taken, "limit")
     else:
         after = lose(draft, order, taken, barred, "limit")
     draft.put(after)
