@@ -786,6 +786,21 @@ def test_a_register_without_a_scale_is_refused(tmp_path: Path) -> None:
     assert {one.place for one in refused.value.findings} == {"meter.modbus.registers.active_power.scale"}
 
 
+@pytest.mark.parametrize(("sample_s", "faults"), [(4, 0), (4.1, 1), (90, 1), (91, 2)])
+def test_a_meter_that_is_read_too_seldom_for_its_series_is_refused(
+    tmp_path: Path, sample_s: float, faults: int
+) -> None:
+    path = tmp_path / "device.yaml"
+    series = "series: [{quantity: active_power}, {quantity: energy, step_s: 900, count: 1}]"
+    path.write_text(f"{GOOD}{series}\nsample_s: {sample_s}\n")
+    if not faults:
+        assert read_settings(path).sample_s == sample_s
+        return
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert [one.code for one in refused.value.findings] == ["seldom"] * faults
+
+
 def test_the_configuration_in_the_documentation_is_good(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/device.md").read_text(encoding="utf-8")
     path = tmp_path / "device.yaml"

@@ -321,7 +321,7 @@ class Courier:
             return b""
         if self._sent <= self._outbox.acknowledged:
             self._progress_at = now
-        self._sent = decode(batch[-1]).sequence
+        self._sent = sequence_of(batch[-1])
         self._ever = max(self._ever, self._sent)
         self._sent_at.append((self._sent, now))
         return b"".join(batch)

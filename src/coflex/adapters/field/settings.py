@@ -285,6 +285,11 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"series.{place}.quantity", "unknown_quantity", f"There is no {name}; use one of {known}.")
         if name in names[:place]:
             yield Finding(f"series.{place}.quantity", "twice", f"{name} stands twice; keep one series of it.")
+    for place, one in enumerate(settings.series):
+        # The reading of a counter is the one at an interval's start, or comes within a tenth of it.
+        if settings.sample_s > (one.step_s / 10 if one.quantity == "energy" else one.step_s):
+            told = f"The meter is read every {settings.sample_s:g} s, too seldom for this; lower sample_s."
+            yield Finding(f"series.{place}.step_s", "seldom", told)
     modbus = settings.meter.modbus
     measured = set() if modbus is None else set(modbus.registers)
     for name in sorted(measured - set(QUANTITIES) - {IMPORTED, EXPORTED}):
