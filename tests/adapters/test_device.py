@@ -63,6 +63,7 @@ def test_the_first_message_begins_where_somebody_began_to_look() -> None:
     assert (measured.first, len(measured.integers)) == (NOON + 28_000, 8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(-1e12, 1e12)), min_size=1, max_size=40))
 def test_packed_values_are_as_near_as_their_scale_allows(values: list[float | None]) -> None:
     body = packed(Quantity.ACTIVE_POWER_W, 0, 4_000, values).encode()
