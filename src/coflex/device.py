@@ -137,6 +137,9 @@ def make(settings: Settings, clock: Clock, disk: Disk, tell: Tell) -> Gateway:
         None if settings.afrr is None else settings.afrr.group,
     )
     source, management = _field(settings, clock)
+    if isinstance(source, ModbusSource):  # a meter that was exchanged while the device was off began anew
+        source.before = outbox.notes.get("meter", {})
+        node.beside = lambda: {"meter": source.before}
     # Acknowledgements are not kept by the broker for who is away; half a second lets those on their way pass.
     settle_ms = 500 if settings.link.mqtt is not None else 0
     courier = Courier(author, settle_ms=settle_ms)

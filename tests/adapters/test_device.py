@@ -16,14 +16,17 @@ from coflex.adapters.field.author import WINDOW, Acknowledged
 from coflex.adapters.field.clock import Watch
 from coflex.adapters.field.enrolment import check_request, enrol, read_key
 from coflex.adapters.field.link import read_answer
+from coflex.adapters.field.meter import ModbusSource
 from coflex.adapters.field.node import Containment
 from coflex.adapters.field.sampling import Sampler, packed
 from coflex.adapters.field.setpoints import UNANSWERED, Closed, Owner, Reason
 from coflex.adapters.field.settings import read_settings
+from coflex.device import make
 from coflex.domain.errors import CoflexError, Refused
 from coflex.evidence.keys import public_of, verify
-from coflex.evidence.message import Acknowledgement, Hop, Kind, Quantity, Verdict, decode_measurement
+from coflex.evidence.message import Acknowledgement, Hop, Kind, Quantity, Verdict, decode, decode_measurement
 from support.field import NOON, POINT, SEED, Bench, HandClock, set_point
+from support.field_disk import CutDisk
 
 MINUTE, HOUR = 60_000, 3_600_000
 LIGHT, EMS = Hop.LIGHT_NODE, Hop.ENERGY_MANAGEMENT_SYSTEM
@@ -121,6 +124,32 @@ def test_a_counter_that_began_anew_is_not_gone_on_with_after_a_restart() -> None
     again = Bench(disk=bench.disk, clock=bench.clock, samplers=(energy(),))
     again.run(600, None, ACTIVE_ENERGY_WH=5.0)
     assert [one.integers for one in again.measured] == [(None,)]
+
+
+def test_a_meter_that_was_exchanged_while_the_device_was_off_gives_no_energy(tmp_path: Path) -> None:
+    path, disk, clock = tmp_path / "device.yaml", CutDisk(), HandClock(NOON - 1_000)
+    meter = "{modbus: {host: here, registers: {energy_imported: {address: 1}, energy_exported: {address: 2}}}}"
+    series = "series: [{quantity: energy, step_s: 900, count: 1}]\n"
+    path.write_text(GOOD.replace("{simulated: {base_kw: 1}}", meter) + series)
+    configured = read_settings(path)
+    enrol(configured.state, 7, "battery", "house")
+
+    def runs(seconds: int, imported: float) -> list[tuple[int | None, ...]]:
+        """A device from its start on; its meter's counters stand still."""
+        gateway = make(configured, clock, disk, lambda code, text: None)
+        source = gateway._source
+        assert isinstance(source, ModbusSource)
+        for _ in range(seconds):
+            clock.pass_(1_000)
+            net = source._net({"energy_imported": imported, "energy_exported": 7.0})
+            gateway.node.sample({Quantity.ACTIVE_ENERGY_WH: net})
+            gateway.node.tick()
+        said = [decode(one) for one in gateway.node.outbox._pending.values()]
+        return [decode_measurement(one.body).integers for one in said]
+
+    assert runs(300, 90_000.0) == []
+    assert runs(300, 90_000.0) == []
+    assert runs(400, 12.0) == [(None,)]
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 1.7e308, 2.2e18])

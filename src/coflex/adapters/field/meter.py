@@ -63,11 +63,12 @@ class Management(Protocol):
 
 
 class ModbusSource:
-    """Registers by the names of `QUANTITIES`, or `energy_imported` and `energy_exported`, whose difference is net."""
+    """Registers by the names of `QUANTITIES`, or `energy_imported` and `energy_exported`, whose difference is net.
+    `before`: these two as they were read last."""
 
     def __init__(self, modbus: Modbus, registers: Mapping[str, Register]) -> None:
         self._modbus, self._registers = modbus, registers
-        self._before: dict[str, float] = {}
+        self.before: dict[str, float] = {}
 
     async def read(self) -> Readings:
         values = await self._modbus.read(self._registers)
@@ -81,8 +82,8 @@ class ModbusSource:
         if any(value is None for value in counters.values()):
             return None
         known = cast("dict[str, float]", counters)
-        anew = any(value < self._before.get(name, value) for name, value in known.items())
-        self._before = dict(known)
+        anew = any(value < self.before.get(name, value) for name, value in known.items())
+        self.before = dict(known)
         return math.nan if anew else known.get(EXPORTED, 0.0) - known.get(IMPORTED, 0.0)
 
     async def close(self) -> None:

@@ -92,6 +92,8 @@ class Node:
         self._ems: dict[int, Verdict] = {}
         self._was_off = any(end is None for _, end in self.outbox.notes.get("doubtful", []))
         author.set_back = self._set_back
+        self.beside: Callable[[], dict[str, Any]] = dict
+        """What a meter keeps with its counters, by the names of notes."""
         self._before_start()
 
     def _before_start(self) -> None:
@@ -122,7 +124,7 @@ class Node:
             for one in self.samplers
             if one.from_counter
         }
-        self._note(counters=kept)
+        self._note(counters=kept, **self.beside())
 
     def tick(self) -> None:
         """Look at the clock, and sign what is complete."""
