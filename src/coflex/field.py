@@ -359,6 +359,19 @@ class TenantField:
         state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
         self.known.bring(self.running.intake.signers, state, _ms(now))
         await self._hear()
+        lost: ConnectionError | None = None
+        try:
+            await self._tell(state, now)
+        except ConnectionError as fault:  # what does not go by the broker goes on
+            lost = fault
+        await self._publish(state)
+        await self.watcher.turn()
+        await self._owe()
+        if lost is not None:
+            raise lost
+
+    async def _tell(self, state: State, now: datetime) -> None:
+        """Tell devices what is new, and what they have not answered. Raises CoflexError, ConnectionError."""
         waiting = outbox(state, now)
         if waiting:
             # Nothing leaves on the ground of what a crash could take back.
@@ -366,9 +379,6 @@ class TenantField:
             await self._send(waiting)
         await self._repeat(state, now)
         await self._share(state, now)
-        await self._publish(state)
-        await self.watcher.turn()
-        await self._owe()
 
     async def _hear(self) -> None:
         """Tell the machine what devices answered, and note which readings came late."""
@@ -457,7 +467,8 @@ class TenantField:
         reached = {point: self.running.intake.standing(point)[0] for point in not_answered(state, now)}
         spoke = [point for point, last in reached.items() if last and last != self._told_at.get(point)]
         told = [(point, sequence) for point in spoke for sequence in self._unanswered(state, point, now)]
-        await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
+        if told:
+            await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
         self._told_at = reached
 
     def _bodies(self, one: Outgoing) -> list[bytes]:
@@ -527,7 +538,7 @@ class TenantField:
 
     async def _share(self, state: State, now: datetime) -> None:
         """Tell the devices of regulated units their shares, anew for each quarter-hour; end those that stopped."""
-        if self.door is None:
+        if self.door is None or not self.door.connected:
             return
         due = {(one.regulation, one.unit): one for one in shares_told(state, now)}
         changed = [one for key, one in due.items() if self._shares.get(key) != one]

@@ -257,6 +257,34 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
         run(service, whole)
 
 
+@pytest.mark.spec("CERT-01", "ACT-05")
+def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        service.to(-6)
+        shares = (Share("cu-0001", 100, 100, 1),)
+        regulation = Regulation(
+            "r-1", "tso", "sp-1", "global_energy", GLOBAL, (), "sp-1-global", at(-10), at(60), 100, 100, 300, shares,
+            ("dso",),
+        )  # fmt: skip
+        service.sequencer.submit(put([regulation]))
+        sizes = []
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                await service.turn()
+            sizes.append((await service.fields.of(TENANT)).running.size())
+        assert sizes == [5] * 3  # four pieces of a set point and the result, each signed once
+        assert (await service.ask("GET", f"/sessions/{GLOBAL}/certificate", "sp-1")).status_code == 200
+        assert entry_of(service, "cu-0001").state is SetPointState.WAITING
+        field = await service.fields.of(TENANT)
+        assert field._looked > 0  # settlement is brought what it lacks
+        await service.bring(meter.measured(at(-7), [1] * 15))
+        service.to(61)  # nothing is left to be told
+        await service.turn()
+
+    run(FieldService(tmp_path, "mqtt://127.0.0.1:1"), story)
+
+
 @pytest.mark.spec("CERT-01")
 def test_a_published_result_stands_signed_in_the_log_and_each_party_finds_its_awards_in_it(tmp_path: Path) -> None:
     async def story(service: FieldService) -> None:
