@@ -260,7 +260,7 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
 @pytest.mark.spec("CERT-01", "ACT-05")
 def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Path) -> None:
     async def story(service: FieldService) -> None:
-        meter = await service.enrol("cu-0001", 1)
+        await service.enrol("cu-0001", 1)
         service.to(-6)
         shares = (Share("cu-0001", 100, 100, 1),)
         regulation = Regulation(
@@ -278,11 +278,13 @@ def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Pa
         assert entry_of(service, "cu-0001").state is SetPointState.WAITING
         field = await service.fields.of(TENANT)
         assert field._looked > 0  # settlement is brought what it lacks
-        await service.bring(meter.measured(at(-7), [1] * 15))
-        service.to(61)  # nothing is left to be told
-        await service.turn()
 
-    run(FieldService(tmp_path, "mqtt://127.0.0.1:1"), story)
+    async def idle(service: FieldService) -> None:
+        await service.enrol("cu-0001", 1)
+        await service.turn()  # nothing is to be told, and nothing is wrong
+
+    run(FieldService(tmp_path / "1", "mqtt://127.0.0.1:1"), story)
+    run(FieldService(tmp_path / "2", "mqtt://127.0.0.1:1"), idle)
 
 
 @pytest.mark.spec("CERT-01")
