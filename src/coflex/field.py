@@ -409,7 +409,13 @@ class TenantField:
         return False
 
     def _unanswered(self, state: State, point: int, now: datetime) -> list[int]:
-        return [one for one in unacknowledged(state, point, now) if one not in self._taken]
+        """What a point has not answered, ascending; also what the broker has not taken yet, for who asks by HTTP."""
+        found = {one for one in unacknowledged(state, point, now) if one not in self._taken}
+        for (id, version), sequences in self._signed.items():
+            told = state.find(SetPointEntry, id)
+            if told is not None and told.version == version and told.unit == unit_at(state, point):
+                found |= set(sequences)
+        return sorted(found)
 
     async def _owe(self) -> None:
         """Bring settlement what it lacks; then all up to here is dealt with, and the next start begins behind it."""

@@ -260,7 +260,7 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
 @pytest.mark.spec("CERT-01", "ACT-05")
 def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Path) -> None:
     async def story(service: FieldService) -> None:
-        await service.enrol("cu-0001", 1)
+        meter, other = await service.enrol("cu-0001", 1), await service.enrol("cu-0002", 2)
         service.to(-6)
         shares = (Share("cu-0001", 100, 100, 1),)
         regulation = Regulation(
@@ -278,6 +278,14 @@ def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Pa
         assert entry_of(service, "cu-0001").state is SetPointState.WAITING
         field = await service.fields.of(TENANT)
         assert field._looked > 0  # settlement is brought what it lacks
+        # Who asks by HTTP is told all the same.
+        assert len(orders(await service.bring(meter.measured(at(-7), [1] * 15)), 1)) == 4
+        assert (await service.bring(other.measured(at(-7), [1] * 15)))["set_points"] == {}
+        service.do("activation.stop", "tso", service.order.id)
+        with pytest.raises(ConnectionError):
+            await service.turn()
+        (end,) = orders(await service.bring(meter.measured(at(-6), [1] * 15)), 1)
+        assert decode_set_point(end.body).stops
 
     async def idle(service: FieldService) -> None:
         await service.enrol("cu-0001", 1)
