@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
 
@@ -346,14 +347,20 @@ class ShareTold:
     power_w: int | None
 
 
+@lru_cache(maxsize=64)
+def _shared(one: Regulation) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The whole band up and down, W, shared over its units."""
+    parts = [Participant(part.unit, 1000 * part.up_kw, 1000 * part.down_kw, part.factor) for part in one.shares]
+    return shares(1000 * one.up_kw, parts), shares(-1000 * one.down_kw, parts)
+
+
 def shares_told(state: State, now: datetime) -> tuple[ShareTold, ...]:
     """What the devices of regulated units are to know now, for the rest of this quarter-hour: the band shared by the
     units' factors, so that together they give what the signal asks for."""
     until = quarter(now) + QUARTER
     found = []
     for one in regulating(state, now):
-        parts = [Participant(part.unit, 1000 * part.up_kw, 1000 * part.down_kw, part.factor) for part in one.shares]
-        up, down = shares(1000 * one.up_kw, parts), shares(-1000 * one.down_kw, parts)
+        up, down = _shared(one)
         for unit in up:
             device = device_of(state, unit) if up[unit] or down[unit] else None
             if device is not None:
