@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import time
 from itertools import pairwise
 from pathlib import Path
@@ -739,6 +740,20 @@ def test_a_key_is_made_once_readable_by_its_owner_alone_and_its_request_proves_i
     (tmp_path / "d" / "key").chmod(0o640)
     with pytest.raises(CoflexError, match="Others may read"):
         read_key(tmp_path / "d")
+
+
+@pytest.mark.parametrize("full", ["fsync", "write_bytes"])
+def test_a_key_that_a_full_disk_does_not_take_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if full == "fsync" else Path, full, no_room)
+        with pytest.raises(CoflexError, match="No space left"):
+            enrol(tmp_path / "d", 7, "battery", "house")
+    assert enrol(tmp_path / "d", 7, "battery", "house").request.exists()
 
 
 GOOD = """
