@@ -233,6 +233,36 @@ def test_what_is_given_up_is_named_lost_and_what_is_replaced_is_free_also_after_
     assert len(Outbox(disk, LEAST_BYTES)) == 0
 
 
+def test_a_number_that_is_free_twice_is_not_taken_for_acknowledged_after_a_start() -> None:
+    disk = CutDisk()
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(1, b"one"), held=True)
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(2, b"two"), held=True)
+    outbox.release()
+    outbox.replace(2, 1, 0, [])
+    outbox.replace(1, 0, 0, [])
+    outbox.append(message(1, b"three"), held=False)
+    for _ in range(3):
+        outbox = Outbox(disk, LEAST_BYTES)
+        assert (outbox.acknowledged, list(outbox._pending.values())) == (0, [message(1, b"three")])
+
+
+def test_what_is_removed_is_gone_for_sure_before_the_next_one_goes() -> None:
+    gone: list[str] = []
+
+    class Watched(CutDisk):
+        def remove(self, name: str) -> None:
+            assert not self.removed
+            gone.append(name)
+            super().remove(name)
+
+    outbox = filled(Watched(), 200)
+    outbox.acknowledge(200)
+    filled(outbox._disk, 1)  # type: ignore[arg-type]
+    assert len(gone) > 3 and gone == sorted(gone)
+
+
 def test_a_device_starts_on_a_full_disk_and_what_is_acknowledged_makes_room() -> None:
     disk = CutDisk()
     filled(disk, 60, size=100)

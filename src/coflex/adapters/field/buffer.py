@@ -270,6 +270,8 @@ class Outbox:
             state.skipped.append([first, number])
         if not self._pending:
             self._acknowledged(number)
+        # After a start messages that were replaced since may be gone already, and what seemed acknowledged is not.
+        state.acknowledged = min(state.acknowledged, number)
         state.last, state.signed_at, state.held_from = number, signed_at, None
         for segment, end in self._ends.items():
             self._ends[segment] = min(end, first - 1)
@@ -379,8 +381,11 @@ class Outbox:
             self._remove(segment)
 
     def _remove(self, segment: int) -> None:
+        """For sure before the next one goes: an old segment that came back without those after it would bring back
+        what they replaced."""
         self._disk.remove(_name(segment))
         del self._sizes[segment], self._ends[segment]
+        self._sync(max(self._sizes), names=True)
 
     # ------------------------------------------------------------ after a start
 
