@@ -10,18 +10,18 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from coflex.activation.droop import Droop
 from coflex.adapters.field.author import Author, Courier
+from coflex.adapters.field.broker import Address
 from coflex.adapters.field.buffer import Outbox
 from coflex.adapters.field.clock import Clock, SystemClock, Watch
 from coflex.adapters.field.disk import Disk, FolderCopy, FolderDisk
@@ -137,6 +137,9 @@ def make(settings: Settings, clock: Clock, disk: Disk, tell: Tell) -> Gateway:
         None if settings.afrr is None else settings.afrr.group,
     )
     source, management = _field(settings, clock)
+    if isinstance(source, ModbusSource):  # a meter that was exchanged while the device was off began anew
+        source.before = outbox.notes.get("meter", {})
+        node.beside = lambda: {"meter": source.before}
     # Acknowledgements are not kept by the broker for who is away; half a second lets those on their way pass.
     settle_ms = 500 if settings.link.mqtt is not None else 0
     courier = Courier(author, settle_ms=settle_ms)
@@ -308,7 +311,7 @@ def show(folder: Path) -> Shown:
     public = public_of(read_key(folder))
     outbox = Outbox(FolderCopy(folder / "buffer"), 1 << 40)
     told: dict[str, Any] = {}
-    if (folder / STATUS).exists():
+    with suppress(OSError, ValueError):  # a power cut may leave it empty
         told = json.loads((folder / STATUS).read_text(encoding="utf-8"))
     held_points = outbox.notes.get("set_points", {}).get("held", {})
     return Shown(
@@ -482,14 +485,11 @@ def _links(order: FleetOrder, fleet: Fleet, clock: Clock, chance: Random) -> lis
         door = door_of(Http(url=order.url, ca=order.ca, token_file=order.token_file))
         return [HttpLink(door, order.tenant, part, clock, chance, say) for part in parts]
     assert order.broker is not None
-    address = urlsplit(order.broker)
-    if address.scheme not in ("mqtt", "mqtts") or not address.hostname:
-        raise CoflexError(f"{order.broker} is no broker.", "Give mqtt://host:1883 or mqtts://host:8883.")
-    tls = tls_context(None if order.ca is None else str(order.ca), None, None) if address.scheme == "mqtts" else None
-    port = address.port or (1883 if tls is None else 8883)
+    address = Address.parse(order.broker)
+    tls = tls_context(None if order.ca is None else str(order.ca), None, None) if address.tls else None
     return [
         MqttLink(
-            Broker(address.hostname, port, f"coflex-fleet-{order.tenant}-{part[0].point}", tls, address.username,
+            Broker(address.host, address.port, f"coflex-fleet-{order.tenant}-{part[0].point}", tls, address.user,
                    address.password),
             order.tenant, part, clock, chance, say,
         )

@@ -40,10 +40,11 @@ from coflex.ingest import Running, open_ingest
 from coflex.metered import MOST_AT_ONCE, Bringer
 from coflex.metering.admission import FOREVER, Part, Signers
 from coflex.metering.admission import Signer as Registered
-from coflex.register.activations import Regulation
+from coflex.register.activations import Regulation, SetPointEntry
 from coflex.register.devices import Device
 from coflex.service.field import (
     CONTINUOUS,
+    MOST_MESSAGES,
     REPLACES,
     Outgoing,
     Point,
@@ -58,8 +59,11 @@ from coflex.service.field import (
     outbox,
     points,
     results,
+    set_point_of,
     shares_told,
+    told_w,
     unacknowledged,
+    unit_at,
 )
 from coflex.service.machine import encode as body_of
 from coflex.service.ports import Command
@@ -291,6 +295,10 @@ class TenantField:
     _shares: dict[tuple[str, str], ShareTold] = field(default_factory=dict)
     """What devices of regulated units were told last, by regulation and unit."""
     _signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _flowed: dict[int, int] = field(default_factory=dict)
+    """The power of points when they were not told to change it, W."""
+    _taken: set[int] = field(default_factory=set)
+    """Sequences that light nodes took, of set points with others that are not answered."""
     _told_at: dict[int, int] = field(default_factory=dict)
     """Sequence that a point had reached when it was last told what it has not answered."""
     _repeated: float = -REPEAT_S
@@ -340,7 +348,7 @@ class TenantField:
         told = told_of(self.running, answer.outcomes[0], answer.note)
         now = self.desk.now(self.tenant)
         led = (int(point) for point in told["through"] if leads(state, party, int(point)))
-        waiting = {point: unacknowledged(state, point, now) for point in led}
+        waiting = {point: self._unanswered(state, point, now) for point in led}
         texts = {str(point): self._texts(some) for point, some in waiting.items() if some}
         return told | {"set_points": texts}
 
@@ -357,6 +365,19 @@ class TenantField:
         state, now = self.desk.state(self.tenant), self.desk.now(self.tenant)
         self.known.bring(self.running.intake.signers, state, _ms(now))
         await self._hear()
+        lost: ConnectionError | None = None
+        try:
+            await self._tell(state, now)
+        except ConnectionError as fault:  # what does not go by the broker goes on
+            lost = fault
+        await self._publish(state)
+        await self.watcher.turn()
+        await self._owe()
+        if lost is not None:
+            raise lost
+
+    async def _tell(self, state: State, now: datetime) -> None:
+        """Tell devices what is new, and what they have not answered. Raises CoflexError, ConnectionError."""
         waiting = outbox(state, now)
         if waiting:
             # Nothing leaves on the ground of what a crash could take back.
@@ -364,9 +385,6 @@ class TenantField:
             await self._send(waiting)
         await self._repeat(state, now)
         await self._share(state, now)
-        await self._publish(state)
-        await self.watcher.turn()
-        await self._owe()
 
     async def _hear(self) -> None:
         """Tell the machine what devices answered, and note which readings came late."""
@@ -375,11 +393,35 @@ class TenantField:
             for first in range(0, len(told.acknowledgements), MOST_HEARD):
                 words = [_word(raw) for raw in told.acknowledgements[first : first + MOST_HEARD]]
                 # No message has other sequences: a device that says so says nothing.
-                words = [one for one in words if 0 < one["sequence"] < 1 << 63]
-                await self._command("set_point.heard", {"acknowledgements": words})
+                words = [one for one in words if 0 < one["sequence"] < 1 << 63 and not self._in_part(one)]
+                if words:
+                    await self._command("set_point.heard", {"acknowledgements": words})
             self.bringer.corrected(told.late)
             self._heard.popleft()
             self._through = told.size
+
+    def _in_part(self, word: Mapping[str, Any]) -> bool:
+        """Whether a light node took a message of a set point and has not answered all of them. The machine is told of
+        the last one; what is forgotten by a restart is asked again."""
+        state, sequence = self.desk.state(self.tenant), word["sequence"]
+        told = state.find(SetPointEntry, set_point_of(state, sequence) or "")
+        taken = (word["hop"], word["verdict"]) == (Hop.LIGHT_NODE, Verdict.TAKEN)
+        if told is None or not taken or unit_at(state, word["point"]) != told.unit:
+            return False
+        self._taken.add(sequence)
+        if not self._taken.issuperset(told.sequences):
+            return True
+        self._taken.difference_update(told.sequences)
+        return False
+
+    def _unanswered(self, state: State, point: int, now: datetime) -> list[int]:
+        """What a point has not answered, ascending; also what the broker has not taken yet, for who asks by HTTP."""
+        found = {one for one in unacknowledged(state, point, now) if one not in self._taken}
+        for (id, version), sequences in self._signed.items():
+            told = state.find(SetPointEntry, id)
+            if told is not None and told.version == version and told.unit == unit_at(state, point):
+                found |= set(sequences)
+        return sorted(found)
 
     async def _owe(self) -> None:
         """Bring settlement what it lacks; then all up to here is dealt with, and the next start begins behind it."""
@@ -402,8 +444,8 @@ class TenantField:
         for one in waiting:
             if (one.id, one.version) not in self._signed:
                 try:
-                    bodies = [self._body(one, told) for told in one.messages]
-                except message.Malformed as fault:  # more than a message can say: the others leave all the same
+                    bodies = self._bodies(one)
+                except message.Malformed as fault:  # more than messages can say: the others leave all the same
                     if (one.id, one.version) not in self._unsaid:
                         self._unsaid.add((one.id, one.version))
                         self.running.failed(fault)
@@ -436,17 +478,24 @@ class TenantField:
         self._repeated = clock
         reached = {point: self.running.intake.standing(point)[0] for point in not_answered(state, now)}
         spoke = [point for point, last in reached.items() if last and last != self._told_at.get(point)]
-        told = [(point, sequence) for point in spoke for sequence in unacknowledged(state, point, now)]
-        await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
+        told = [(point, sequence) for point in spoke for sequence in self._unanswered(state, point, now)]
+        if told:
+            await self.door.send([(f"s/{point}", self._raw(sequence)) for point, sequence in told])
         self._told_at = reached
 
-    def _body(self, one: Outgoing, told: Told) -> bytes:
+    def _bodies(self, one: Outgoing) -> list[bytes]:
+        """Raises Malformed."""
+        if len(one.messages) > MOST_MESSAGES:
+            raise message.Malformed(f"{one.id} has {len(one.messages)} messages.", "Give it fewer pieces.")
+        return [self._body(one.point, one.order, told) for told in one.messages]
+
+    def _body(self, point: int, order: bytes, told: Told) -> bytes:
         power = told.power_w
-        if power is None:  # nothing was foreseen: around what flows now, around nothing where that is not known either
-            power = self._flowing(one.point) + told.change_w
+        if power is None:  # nothing was foreseen: around what flows, around nothing where that is not known either
+            power = self._around(point) + told.change_w + told.beside_w
         return message.SetPoint(
-            point=one.point,
-            order=one.order,
+            point=point,
+            order=order,
             starts=_ms(told.starts),
             ends=_ms(told.ends),
             power_w=power,
@@ -455,10 +504,17 @@ class TenantField:
             continuous=bool(told.flags & CONTINUOUS),
         ).encode()
 
-    def _flowing(self, point: int) -> int:
-        """The last measured power of a point, W; 0 where there is none."""
+    def _around(self, point: int) -> int:
+        """The last measured power of a point before it was told to change it, W; 0 where there is none."""
         values = self.running.live([point], None)
-        return next((round(one.value) for one in values if one.quantity == Quantity.ACTIVE_POWER_W), 0)
+        last = next((one for one in values if one.quantity == Quantity.ACTIVE_POWER_W), None)
+        if last is not None:
+            told = told_w(self.desk.state(self.tenant), point, _EPOCH + last.at * _MS)
+            if told is None and not any(one.point == point for one in self._shares.values()):
+                self._flowed[point] = round(last.value)
+            # After a restart in the middle of it: as if it did what it was told.
+            self._flowed.setdefault(point, round(last.value) - (told or 0))
+        return self._flowed.get(point, 0)
 
     async def _log(self, bodies: Sequence[bytes], kind: Kind = Kind.SET_POINT) -> tuple[int, ...]:
         """Sign messages of the platform and write them to the log: their sequences, once they are durable. Raises
@@ -494,7 +550,7 @@ class TenantField:
 
     async def _share(self, state: State, now: datetime) -> None:
         """Tell the devices of regulated units their shares, anew for each quarter-hour; end those that stopped."""
-        if self.door is None:
+        if self.door is None or not self.door.connected:
             return
         due = {(one.regulation, one.unit): one for one in shares_told(state, now)}
         changed = [one for key, one in due.items() if self._shares.get(key) != one]
@@ -512,13 +568,15 @@ class TenantField:
         self._shares = due
 
     def _share_bodies(self, one: ShareTold) -> list[bytes]:
-        """A share each way: `change_w` is the most of it, its sign the way."""
-        power = self._flowing(one.point) if one.power_w is None else one.power_w
-        order = order_bytes(self.tenant, one.regulation)
+        """A share each way: `change_w` is the most of it, its sign the way; 0, told first, for one in which it gives
+        nothing. The first replaces what was told of this quarter-hour before."""
+        power = self._around(one.point) if one.power_w is None else one.power_w
+        order, before = order_bytes(self.tenant, one.regulation), self._shares.get((one.regulation, one.unit))
+        again = REPLACES if before is not None and before.starts == one.starts else 0
+        first, second = sorted((one.up_w, -one.down_w), key=bool)
+        told = ((first, CONTINUOUS | again), (second, CONTINUOUS))
         return [
-            message.SetPoint(one.point, order, _ms(one.starts), _ms(one.ends), power, change, continuous=True).encode()
-            for change in (one.up_w, -one.down_w)
-            if change
+            self._body(one.point, order, Told(one.starts, one.ends, change, power, flags)) for change, flags in told
         ]
 
     def _end_of(self, one: ShareTold, now: datetime) -> bytes:

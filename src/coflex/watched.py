@@ -93,9 +93,9 @@ class Watcher:
         return _Unit(versions, self._told(one.set_points), watch, clock if known is None else known.heard_at)
 
     def _told(self, set_points: Sequence[SetPointEntry]) -> tuple[SetPoint, ...]:
-        """What the signed messages say."""
+        """What the signed messages say, in the order in which they left."""
         log, found = self.running.intake.log, []
-        for sequence in (sequence for one in set_points for sequence in one.sequences):
+        for sequence in sorted(sequence for one in set_points for sequence in one.sequences):
             leaf = log.find(self.platform, sequence, True)
             if leaf is not None:
                 found.append(decode_set_point(log.read(leaf, 1)[0][HEADER.size : -SIGNATURE_BYTES]))
@@ -118,8 +118,8 @@ class Watcher:
             alarm = Alarm.NONE if silent else unit.watch.alarm
             unit.watch = replace(unit.watch, heard=at, alarm=alarm, since=None if silent else unit.watch.since)
             return
-        baseline = standing[0].power_w - standing[0].change_w
         change = sum(told.change_w for told in standing)
+        baseline = standing[-1].power_w - change  # the last one says the power with all that stands
         unit.watch = follow(unit.watch, Sample(at, change / 1000, (last.value - baseline) / 1000), one.limits)
 
 

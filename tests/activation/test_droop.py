@@ -36,6 +36,7 @@ def test_the_characteristic_by_hand() -> None:
 
 
 @pytest.mark.spec("ACT-05")
+@settings(deadline=None)
 @given(st.floats(49, 51), st.floats(49, 51), st.floats(0, 50))
 def test_it_is_odd_falls_with_the_frequency_and_stays_in_the_reserve(a: float, b: float, dead: float) -> None:
     droop = replace(DROOP, dead_band_mhz=dead)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.activation.monitor import Alarm, Limits, Sample, Watch, alarms, deviation_kw, follow
@@ -38,12 +38,14 @@ def test_over_and_short_are_seen_from_the_order_whichever_way_it_goes() -> None:
 
 
 @pytest.mark.spec("ACT-03")
+@settings(deadline=None)
 @given(st.lists(st.floats(90.5, 109.5), max_size=60))
 def test_noise_inside_the_outer_bound_raises_no_alarm(changes: list[float]) -> None:
     assert list(alarms(samples(list(changes)), LIMITS)) == []
 
 
 @pytest.mark.spec("ACT-03")
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([80.0, 85.0, 92.0, 94.0]), min_size=8, max_size=60))
 def test_an_alarm_does_not_flicker_while_the_deviation_is_beyond_the_inner_bound(changes: list[float]) -> None:
     found = [watch.alarm for _, watch in alarms(samples([80.0] * 8 + changes), LIMITS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflex.activation.profile import (
@@ -44,6 +44,7 @@ powers = st.lists(st.integers(0, 3), min_size=MINUTES, max_size=MINUTES)
 instants = st.integers(-1, MINUTES + 1)
 
 
+@settings(deadline=None)
 @given(powers, powers)
 def test_sums_differences_and_least_are_those_of_every_minute(a: list[int], b: list[int]) -> None:
     one, other = of(a), of(b)
@@ -56,6 +57,7 @@ def test_sums_differences_and_least_are_those_of_every_minute(a: list[int], b: l
     assert kwh(one) == pytest.approx(sum(a) / 60)
 
 
+@settings(deadline=None)
 @given(powers, instants, instants)
 def test_a_part_and_the_rest_are_the_whole(a: list[int], first: int, last: int) -> None:
     one, starts, ends = of(a), at(min(first, last)), at(max(first, last))
@@ -65,6 +67,7 @@ def test_a_part_and_the_rest_are_the_whole(a: list[int], first: int, last: int) 
         assert profile((*inside, *without(one, starts, ends))) == one
 
 
+@settings(deadline=None)
 @given(powers)
 def test_equal_profiles_are_equal_values_and_have_the_fewest_pieces(a: list[int]) -> None:
     one = of(a)

@@ -19,6 +19,7 @@ signals = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60).map(np.array)
 
 
 @pytest.mark.spec("ACT-05")
+@settings(deadline=None)
 @given(signals)
 def test_a_target_stays_in_the_band_keeps_the_ramp_and_never_passes_the_signal(signal: np.ndarray) -> None:
     found = np.concatenate([[0.0], targets(signal, BAND)])
@@ -42,6 +43,7 @@ def test_the_whole_reserve_takes_the_full_activation_time_and_not_less() -> None
 
 
 @pytest.mark.spec("ACT-05")
+@settings(deadline=None)
 @given(st.integers(-5000, 5000), participants, st.randoms())
 def test_shares_add_up_and_nobody_gives_more_than_it_can(wanted: int, units: list[Participant], chance: object) -> None:
     found = shares(wanted, units)

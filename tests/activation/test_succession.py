@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,7 +94,7 @@ def test_what_is_passed_over_has_its_reason() -> None:
 
 backups = st.lists(
     st.builds(Backup, st.sampled_from(UNITS), st.sampled_from(PLACES), st.tuples(*[st.integers(0, 40)] * 3),
-              st.integers(0, 600), st.integers(0, 20)),
+              st.integers(0, 600), st.integers(0, 20), st.one_of(st.none(), st.floats(0, 40))),
     unique_by=lambda one: one.unit, max_size=6,
 )  # fmt: skip
 places = st.dictionaries(st.tuples(st.sampled_from(["P1", "P2"]), st.integers(0, 2)), st.integers(0, 60))
@@ -105,7 +106,10 @@ places = st.dictionaries(st.tuples(st.sampled_from(["P1", "P2"]), st.integers(0,
 def test_backups_replace_what_they_can_and_no_light_is_passed(
     missing: list[int], units: list[Backup], room: dict[tuple[str, int], int], home: str, chance: object
 ) -> None:
-    found = rebalance(missing, units, room, home)
+    hours = [0.25, 0.05, 0.2]
+    found = rebalance(missing, hours, units, room, home)
+    for unit, given_kw in zip(sorted(units, key=lambda one: one.unit), found.kw.tolist(), strict=True):
+        assert unit.energy_kwh is None or float(np.dot(given_kw, hours)) <= unit.energy_kwh + 1e-6
     assert (found.kw.sum(axis=0) + found.missing_kw).tolist() == missing and (found.missing_kw >= 0).all()
     by_unit = {one.unit: one for one in units}
     for t in range(3):
@@ -117,17 +121,17 @@ def test_backups_replace_what_they_can_and_no_light_is_passed(
         assert all(kw <= room.get((place, t), kw) for place, kw in spent.items())
     mixed = list(units)
     chance.shuffle(mixed)  # type: ignore[attr-defined]
-    assert (rebalance(missing, mixed, room, home).kw == found.kw).all()
+    assert (rebalance(missing, hours, mixed, room, home).kw == found.kw).all()
 
 
 @pytest.mark.spec("ACT-06")
 def test_the_same_perimeter_steps_in_first_then_whoever_is_soonest() -> None:
     units = [Backup("far", "P2", (50,), 1), Backup("slow", "P1", (50,), 300), Backup("soon", "P1", (10,), 60)]
-    found = rebalance([40], units, {}, "P1")
+    found = rebalance([40], [1.0], units, {}, "P1")
     assert dict(zip(found.units, found.kw[:, 0].tolist(), strict=True)) == {"far": 0, "slow": 30, "soon": 10}
     assert WITHIN.total_seconds() == 900
     with pytest.raises(ValueError, match="twice"):
-        rebalance([1], [units[0], units[0]], {})
+        rebalance([1], [1.0], [units[0], units[0]], {})
 
 
 @pytest.mark.spec("ACT-06")

@@ -278,6 +278,16 @@ def test_the_ingest_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
         assert here.stop() == 0
 
 
+def test_a_topic_with_a_number_that_is_none_is_left_out() -> None:
+    async def act() -> None:
+        door = Door(object(), TENANT, Address("nowhere", 1, False), str, "door")  # type: ignore[arg-type]
+        for name in ("", "x", "٣", "-1", "9" * 5_000, "9" * 20, str(1 << 32)):
+            assert await door._message(None, f"coflex/{TENANT}/m/{name}", b"") == 0
+        assert door.strangers == 7
+
+    asyncio.run(asyncio.wait_for(act(), 5))
+
+
 def test_addresses_of_brokers() -> None:
     assert Address.parse("mqtt://here") == Address("here", 1883, False)
     assert Address.parse("mqtts://me:p%40ss@here:99") == Address("here", 99, True, "me", "p@ss")

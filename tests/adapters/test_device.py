@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import time
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +17,17 @@ from coflex.adapters.field.author import WINDOW, Acknowledged
 from coflex.adapters.field.clock import Watch
 from coflex.adapters.field.enrolment import check_request, enrol, read_key
 from coflex.adapters.field.link import read_answer
+from coflex.adapters.field.meter import ModbusSource
 from coflex.adapters.field.node import Containment
 from coflex.adapters.field.sampling import Sampler, packed
 from coflex.adapters.field.setpoints import UNANSWERED, Closed, Owner, Reason
 from coflex.adapters.field.settings import read_settings
+from coflex.device import make
 from coflex.domain.errors import CoflexError, Refused
 from coflex.evidence.keys import public_of, verify
-from coflex.evidence.message import Acknowledgement, Hop, Kind, Quantity, Verdict, decode_measurement
+from coflex.evidence.message import Acknowledgement, Hop, Kind, Quantity, Verdict, decode, decode_measurement
 from support.field import NOON, POINT, SEED, Bench, HandClock, set_point
+from support.field_disk import CutDisk
 
 MINUTE, HOUR = 60_000, 3_600_000
 LIGHT, EMS = Hop.LIGHT_NODE, Hop.ENERGY_MANAGEMENT_SYSTEM
@@ -63,6 +67,7 @@ def test_the_first_message_begins_where_somebody_began_to_look() -> None:
     assert (measured.first, len(measured.integers)) == (NOON + 28_000, 8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(-1e12, 1e12)), min_size=1, max_size=40))
 def test_packed_values_are_as_near_as_their_scale_allows(values: list[float | None]) -> None:
     body = packed(Quantity.ACTIVE_POWER_W, 0, 4_000, values).encode()
@@ -90,6 +95,72 @@ def test_a_counter_that_began_anew_gives_no_energy() -> None:
     bench.run(1, None, ACTIVE_ENERGY_WH=float("nan"))
     bench.run(600, None, ACTIVE_ENERGY_WH=5.0)
     assert [one.integers for one in bench.measured] == [(None,)]
+
+
+def test_a_counters_energy_is_signed_as_soon_as_it_is_known_and_comes_late_where_its_reading_does() -> None:
+    for late, signed in ((1, 901), (60, 960)):
+        bench = Bench(clock=HandClock(NOON - 1_000), samplers=(energy(),))
+        for second in range(1, 1_000):
+            known = second <= 900 or second >= 900 + late
+            bench.run(1, None, **({"ACTIVE_ENERGY_WH": float(second)} if known else {}))
+        (message,), (measured,) = bench.messages, bench.measured
+        assert measured.integers == (900 + late - 1,) and message.signed_at == NOON + 1_000 * (signed - 1)
+
+
+@pytest.mark.spec("ACT-02")
+def test_a_quarter_hours_energy_is_sent_also_where_the_device_was_off_at_its_end() -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000), samplers=(Sampler(Quantity.ACTIVE_POWER_W, 4_000, 15), energy()))
+    bench.run(880, ACTIVE_ENERGY_WH=1_000.0)
+    bench.clock.pass_(40_000)  # over the quarter-hour
+    again = Bench(disk=bench.disk, clock=bench.clock, samplers=(*bench.node.samplers[:1], energy()))
+    again.run(120, ACTIVE_ENERGY_WH=1_400.0)
+    found = [one for one in again.measured if one.quantity is Quantity.ACTIVE_ENERGY_WH]
+    assert [(one.first, one.integers) for one in found] == [(NOON, (400,))]
+
+
+def test_a_counter_that_began_anew_is_not_gone_on_with_after_a_restart() -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000), samplers=(energy(),))
+    bench.run(400, None, ACTIVE_ENERGY_WH=1_000.0)
+    bench.run(1, None, ACTIVE_ENERGY_WH=float("nan"))
+    again = Bench(disk=bench.disk, clock=bench.clock, samplers=(energy(),))
+    again.run(600, None, ACTIVE_ENERGY_WH=5.0)
+    assert [one.integers for one in again.measured] == [(None,)]
+
+
+def test_a_meter_that_was_exchanged_while_the_device_was_off_gives_no_energy(tmp_path: Path) -> None:
+    path, disk, clock = tmp_path / "device.yaml", CutDisk(), HandClock(NOON - 1_000)
+    meter = "{modbus: {host: here, registers: {energy_imported: {address: 1}, energy_exported: {address: 2}}}}"
+    series = "series: [{quantity: energy, step_s: 900, count: 1}]\n"
+    path.write_text(GOOD.replace("{simulated: {base_kw: 1}}", meter) + series)
+    configured = read_settings(path)
+    enrol(configured.state, 7, "battery", "house")
+
+    def runs(seconds: int, imported: float) -> list[tuple[int | None, ...]]:
+        """A device from its start on; its meter's counters stand still."""
+        gateway = make(configured, clock, disk, lambda code, text: None)
+        source = gateway._source
+        assert isinstance(source, ModbusSource)
+        for _ in range(seconds):
+            clock.pass_(1_000)
+            net = source._net({"energy_imported": imported, "energy_exported": 7.0})
+            gateway.node.sample({Quantity.ACTIVE_ENERGY_WH: net})
+            gateway.node.tick()
+        said = [decode(one) for one in gateway.node.outbox._pending.values()]
+        return [decode_measurement(one.body).integers for one in said]
+
+    assert runs(300, 90_000.0) == []
+    assert runs(300, 90_000.0) == []
+    assert runs(400, 12.0) == [(None,)]
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1.7e308, 2.2e18])
+def test_a_value_that_no_message_can_hold_is_missing(value: float) -> None:
+    bench = Bench(clock=HandClock(NOON - 1_000))
+    bench.run(9)
+    bench.run(12, power=value)
+    bench.run(40, power=-7.0)
+    (measured,) = bench.measured
+    assert measured.integers == (100,) * 3 + (None,) * 2 + (-7,) * 10 and measured.scale == 0
 
 
 def energy() -> Sampler:
@@ -311,10 +382,22 @@ def test_an_answer_is_read_and_what_is_none_is_refused() -> None:
     told = b'{"through":17,"refused":[{"sequence":16,"code":"bad_value","message":"x"}],"missing":[[12,13]],"at":5}'
     assert read_answer(told) == Acknowledged(17, ((16, "bad_value"),), 5, ((12, 13),))
     assert read_answer(b'{"through":2,"open":[]}') == Acknowledged(2, open=())
-    beyond = b'{"through":9223372036854775808}'
-    for bad in (b"", b"[]", b'{"through":"1"}', b'{"through":-1}', beyond, b'{"through":1,"missing":[[1]]}', b"\xff"):
+    beyond, deep = b'{"through":9223372036854775808}', b"[" * 100_000
+    for bad in (
+        b"", b"[]", b'{"through":"1"}', b'{"through":-1}', beyond, b'{"through":1,"missing":[[1]]}', b"\xff", deep
+    ):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):
             read_answer(bad)
+
+
+@pytest.mark.parametrize("at", [10**400, -(10**400), 1 << 63])
+def test_a_time_that_is_none_stops_no_device(at: int) -> None:
+    bench = Bench()
+    bench.run(60)
+    bench.connect()
+    bench.courier.answered(read_answer(b'{"through":1,"at":%d}' % at), bench.clock.monotonic_ms())
+    bench.run(1)
+    assert bench.node.status()["clock_offset_ms"] is None and "clock_off" not in bench.codes
 
 
 # ---------------------------------------------------------------- the clock
@@ -360,6 +443,49 @@ def test_a_clock_that_is_off_is_told_and_its_readings_are_marked() -> None:
     bench.run(1)
     assert bench.node.status()["doubtful"] == [[3, 3]] and bench.node.status()["clock_offset_ms"] == 0
     assert [code for code in bench.codes if code.startswith("clock")] == ["clock_off", "clock_step", "clock_good"]
+
+
+def test_the_mark_of_a_clock_that_is_off_ends_also_after_a_restart_and_on_a_full_disk() -> None:
+    bench = Bench()
+    bench.run(120)
+    bench.connect()
+    bench.answer(2, at=bench.clock.utc - HOUR)
+    bench.run(60)
+    again = Bench(disk=bench.disk, clock=bench.clock)
+    again.run(1)
+    assert again.node.status()["doubtful"] == [[3, None]]  # nothing is known of the clock yet
+    again.connect()
+    again.answer(3, at=again.clock.utc)
+    again.clock.pass_(2_000)
+    again.send()
+    again.run(60)
+    assert again.node.status()["doubtful"] == [[3, 3]] and "clock_good" in again.codes
+
+    full = Bench()
+    full.run(60)
+    full.connect()
+    full.disk.room = 0  # type: ignore[attr-defined]
+    full.answer(1, at=full.clock.utc - HOUR)
+    full.run(1)
+    full.disk.room = None  # type: ignore[attr-defined]
+    full.clock.set(full.clock.utc - HOUR)
+    full.run(1)
+    assert full.node.status()["doubtful"] == [] and full.codes[-1] == "clock_good"
+
+
+def test_an_answer_that_comes_twice_does_not_change_what_is_known_of_the_clock() -> None:
+    bench = Bench()
+    bench.run(60)
+    again = Bench(disk=bench.disk, clock=bench.clock)
+    again.connect()
+    again.answer(1, at=again.clock.utc)
+    again.clock.pass_(2_000)
+    again.send()
+    again.run(7_200)
+    again.send()
+    for _ in range(2):
+        again.answer(121, at=again.clock.utc)
+        assert (again.node.watch.offset_ms, again.node.watch.uncertainty_ms) == (0, 0)
 
 
 # ---------------------------------------------------------------- set points
@@ -584,6 +710,19 @@ def test_a_share_of_a_regulation_signal_is_followed_until_it_ends() -> None:
     assert bench.node.target().power_w == 1_000  # the signal is lost
 
 
+@pytest.mark.spec("ACT-05")
+@pytest.mark.parametrize("share", [500, -500])
+def test_a_unit_that_gives_its_share_one_way_alone_gives_nothing_the_other_way(share: int) -> None:
+    bench = Bench(group=40)
+    for sequence, change_w in enumerate((0, share), start=1):
+        bench.node.order(set_point(sequence, NOON, NOON + HOUR, 1_000, change_w=change_w, continuous=True))
+    bench.run(2)
+    for sequence, asked in enumerate((5_000, -5_000), start=3):
+        more = {"point": 40, "continuous": True, "power_w": 10_000}
+        assert bench.node.signal(set_point(sequence, NOON, NOON + HOUR, change_w=asked, **more))
+        assert bench.node.target().power_w == 1_000 + (asked // 20 if asked * share > 0 else 0)
+
+
 # ---------------------------------------------------------------- key and configuration
 
 
@@ -601,6 +740,20 @@ def test_a_key_is_made_once_readable_by_its_owner_alone_and_its_request_proves_i
     (tmp_path / "d" / "key").chmod(0o640)
     with pytest.raises(CoflexError, match="Others may read"):
         read_key(tmp_path / "d")
+
+
+@pytest.mark.parametrize("full", ["fsync", "write_bytes"])
+def test_a_key_that_a_full_disk_does_not_take_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if full == "fsync" else Path, full, no_room)
+        with pytest.raises(CoflexError, match="No space left"):
+            enrol(tmp_path / "d", 7, "battery", "house")
+    assert enrol(tmp_path / "d", 7, "battery", "house").request.exists()
 
 
 GOOD = """
@@ -649,6 +802,48 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
             read_settings(path)
     with pytest.raises(Refused, match="1 fault"):
         read_settings(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.spec("ACT-07")
+@pytest.mark.parametrize(
+    ("window", "code"),
+    [
+        ("{begin: 22:00, end: 06:00}", "bad_value"),  # YAML reads 22:00 as a number, 1320
+        ('{begin: "22:00Z", end: "06:00Z"}', "zone"),
+        ('{begin: "22:00", end: "06:00+01:00"}', "zone"),
+        ("{from: 2026-08-15T00:00:00Z, until: 2026-08-01T00:00:00Z}", "order"),
+    ],
+)
+def test_a_time_of_the_owner_that_would_be_read_otherwise_is_refused(tmp_path: Path, window: str, code: str) -> None:
+    path = tmp_path / "device.yaml"
+    path.write_text(GOOD.replace('{begin: "22:00", end: "06:00", days: [fri]}', window))
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert {one.code for one in refused.value.findings} == {code}
+
+
+def test_a_register_without_a_scale_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "device.yaml"
+    meter = "{modbus: {host: here, registers: {active_power: {address: 1, scale: 0}}}}"
+    path.write_text(GOOD.replace("{simulated: {base_kw: 1}}", meter))
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert {one.place for one in refused.value.findings} == {"meter.modbus.registers.active_power.scale"}
+
+
+@pytest.mark.parametrize(("sample_s", "faults"), [(4, 0), (4.1, 1), (90, 1), (91, 2)])
+def test_a_meter_that_is_read_too_seldom_for_its_series_is_refused(
+    tmp_path: Path, sample_s: float, faults: int
+) -> None:
+    path = tmp_path / "device.yaml"
+    series = "series: [{quantity: active_power}, {quantity: energy, step_s: 900, count: 1}]"
+    path.write_text(f"{GOOD}{series}\nsample_s: {sample_s}\n")
+    if not faults:
+        assert read_settings(path).sample_s == sample_s
+        return
+    with pytest.raises(Refused) as refused:
+        read_settings(path)
+    assert [one.code for one in refused.value.findings] == ["seldom"] * faults
 
 
 def test_the_configuration_in_the_documentation_is_good(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 5))
     def acknowledge(self, back: int) -> None:
-        through = min(self.known() - back, self.last_left())
+        # The platform names what has not come, and nothing that is still here goes for a word about later ones.
+        missing = [number - 1 for number in self.outbox._pending if number not in self.sent]
+        through = min([self.known() - back, self.last_left(), *missing])
         if self.opened and through > 0:
             self.outbox.acknowledge(through)
 
@@ -101,9 +103,9 @@ class BufferMachine(RuleBasedStateMachine):
         self.outbox.replace(last[0], last[0] - 1, 0, anew)
         self.kept.remove(texts[-1])
 
-    @rule()
-    def note(self) -> None:
-        self.outbox.note(count=self.count)
+    @rule(size=st.integers(0, 3000))
+    def note(self, size: int) -> None:
+        self.outbox.note(count=self.count, long="x" * size)
         self.noted = self.count
 
     @rule()
@@ -182,6 +184,23 @@ def test_a_full_buffer_loses_the_oldest_and_says_which() -> None:
     assert again.lost[0][1] + len(again) == 1000
 
 
+def test_no_message_is_lost_to_notes_however_long_and_often_they_are_kept() -> None:
+    disk = CutDisk()
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(1, b""), False)
+    outbox.acknowledge(1)
+    for number in range(2, 102):
+        outbox.append(message(number, b""), number > 60)
+        outbox.note(long="x" * 500 * number, number=number)
+    assert outbox.lost == () and outbox.size_bytes < 3 * LEAST_BYTES
+    outbox.append(message(102, b""), True)
+    outbox.give_up([102])
+    outbox.note(long="x" * 60_000)
+    for now in (outbox, Outbox(disk.copy(), LEAST_BYTES)):
+        assert [*now._pending] == [*range(2, 102)] and now.held == 41 and now.damaged == 0
+        assert (now.last, now.acknowledged, now.notes["number"], now.lost) == (102, 1, 101, ((102, 102),))
+
+
 def test_a_device_whose_disk_is_an_old_copy_takes_no_number_again() -> None:
     disk = CutDisk()
     filled(disk, 10)
@@ -214,6 +233,36 @@ def test_what_is_given_up_is_named_lost_and_what_is_replaced_is_free_also_after_
     again.append(message(31, bytes(200)), held=False)
     again.acknowledge(31)
     assert len(Outbox(disk, LEAST_BYTES)) == 0
+
+
+def test_a_number_that_is_free_twice_is_not_taken_for_acknowledged_after_a_start() -> None:
+    disk = CutDisk()
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(1, b"one"), held=True)
+    outbox = Outbox(disk, LEAST_BYTES)
+    outbox.append(message(2, b"two"), held=True)
+    outbox.release()
+    outbox.replace(2, 1, 0, [])
+    outbox.replace(1, 0, 0, [])
+    outbox.append(message(1, b"three"), held=False)
+    for _ in range(3):
+        outbox = Outbox(disk, LEAST_BYTES)
+        assert (outbox.acknowledged, list(outbox._pending.values())) == (0, [message(1, b"three")])
+
+
+def test_what_is_removed_is_gone_for_sure_before_the_next_one_goes() -> None:
+    gone: list[str] = []
+
+    class Watched(CutDisk):
+        def remove(self, name: str) -> None:
+            assert not self.removed
+            gone.append(name)
+            super().remove(name)
+
+    outbox = filled(Watched(), 200)
+    outbox.acknowledge(200)
+    filled(outbox._disk, 1)  # type: ignore[arg-type]
+    assert len(gone) > 3 and gone == sorted(gone)
 
 
 def test_a_device_starts_on_a_full_disk_and_what_is_acknowledged_makes_room() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 
 from coflex.adapters.field.author import Acknowledged
 from coflex.adapters.field.fleet import Fleet, FleetDevice, Member, Rhythm
+from coflex.adapters.field.link import MqttLink
 from coflex.adapters.field.setpoints import Owner, Pinned
-from coflex.device import FleetOrder, Plans, members, prepare_fleet
+from coflex.device import FleetOrder, Plans, _links, members, prepare_fleet
 from coflex.device import fleet as run_fleet
 from coflex.domain.errors import CoflexError, Refused
 from coflex.domain.series import Series
@@ -220,6 +223,18 @@ def test_a_live_fleet_signs_a_message_a_minute_each_and_follows_set_points() -> 
 
 
 @pytest.mark.spec("ACT-02")
+def test_a_plan_of_a_day_costs_no_message_that_waits() -> None:
+    clock = HandClock()
+    fleet = live(1, clock, {})
+    (one,) = fleet.devices
+    minutes(fleet, clock, 30)
+    for k in range(1, 97):
+        starts = clock.utc + k * 900_000
+        one.order(set_point(k, starts, starts + 900_000, 100, point=one.point, order=k.to_bytes(16, "big")))
+    minutes(fleet, clock, 14)
+    assert (len(one.node.outbox), one.node.outbox.lost) == (30 + 96 + 14, ())
+
+
 def test_failures_are_what_they_say() -> None:
     clock = HandClock()
     fleet = live(50, clock, {"missing": 0.1, "deaf": 0.1, "clock": 0.1, "forged": 0.1, "offline": 0.1})
@@ -278,6 +293,18 @@ def test_the_ingest_reads_the_table_of_points(tmp_path: Path) -> None:
     assert len(signers) == 6 and signers.key(row, NOON) == public_of(made[0].seed)
     assert (signers.units[row], signers.owners[row]) == ("unit-100", "owner-100")
     assert signers.row(9, party=True) is not None
+
+
+def test_a_fleets_broker_is_read_as_the_ingests_is(tmp_path: Path) -> None:
+    found = Fleet([], lambda at: [], Pinned(1, bytes(32)), HandClock(), Random(1), Rhythm(), 1, {})
+    order = FleetOrder(tmp_path, 0, broker="mqtt://me:p%40ss@here:99")
+    found.devices = [SimpleNamespace(point=1, group=None)]  # type: ignore[list-item]
+    (link,) = _links(order, found, HandClock(), Random(1))
+    assert isinstance(link, MqttLink)
+    assert (link._broker.port, link._broker.username, link._broker.password) == (99, "me", "p@ss")
+    for bad in ("here:1883", "mqtt://here:x"):
+        with pytest.raises(CoflexError, match="no address of a broker"):
+            _links(replace(order, broker=bad), found, HandClock(), Random(1))
 
 
 def test_a_wrong_word_is_told(tmp_path: Path) -> None:

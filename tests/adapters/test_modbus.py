@@ -119,6 +119,21 @@ def test_registers_without_a_gap_are_asked_for_at_once() -> None:
     assert [count for _, _, count in many] == [120, 120, 60]
 
 
+def test_registers_that_overlap_are_each_read_whole() -> None:
+    async def act(meter: Meter) -> None:
+        registers = {f"low {place}": Register(place) for place in range(119)}
+        registers |= {"last": Register(118, "int32"), "beside": Register(119, "int32")}
+        for place in range(122):
+            meter.put(place, "h", place)
+        modbus = Modbus(meter.place)
+        found = await modbus.read(registers)
+        assert found["low 118"] == 118 and found["last"] == (118 << 16) + 119
+        assert found["beside"] == (119 << 16) + 120
+        await modbus.close()
+
+    with_meter(act)
+
+
 def test_a_meter_that_is_away_is_told_and_found_again() -> None:
     async def act(meter: Meter) -> None:
         source = ModbusSource(Modbus(meter.place), {"active_power": Register(0, "int32")})
@@ -203,6 +218,7 @@ def test_what_a_function_gives_is_read_or_told() -> None:
         Quantity.FREQUENCY_HZ: 50.1,
         Quantity.VOLTAGE_V: None,
     }
+    assert readings(10**400) == {Quantity.ACTIVE_POWER_W: None}
     for bad in ("5", {"warmth": 1}, {"voltage": "x"}, True, [1]):
         with pytest.raises(NotReachable):
             readings(bad)
@@ -270,6 +286,17 @@ def test_a_programs_lines_are_readings_and_one_that_ends_is_started_again() -> N
             await CommandSource(["/nowhere/at/all"], 1.0).read()
 
     asyncio.run(asyncio.wait_for(act(), 30))
+
+
+def test_whatever_a_program_writes_it_is_heard_again() -> None:
+    noise = "print('9' * 400); print('[' * 60_000); print('{\"frequency\": 50}', flush=True); input()"
+
+    async def act() -> None:
+        source = CommandSource([sys.executable, "-c", noise], stale_s=5.0)
+        assert await first(source) == {Quantity.FREQUENCY_HZ: 50}
+        await source.close()
+
+    asyncio.run(asyncio.wait_for(act(), 10))
 
 
 def test_a_program_is_led_and_its_fault_is_told() -> None:

@@ -279,6 +279,18 @@ def test_the_dso_ends_a_unit_the_tso_is_told_why_and_the_next_outside_the_perime
 
 
 @pytest.mark.spec("ACT-03")
+@pytest.mark.parametrize("buyer", ["tso", "dso"])
+def test_an_order_of_which_limits_leave_nothing_is_stopped_whoever_bought_it(world: Ordered, buyer: str) -> None:
+    begun(world, 5)
+    world.sequencer.submit(put([replace(world.order, buyer=buyer)]))
+    for unit in ("cu-0001", "cu-0003"):
+        assert world.order.state is OrderState.SPLIT
+        limit(world, unit)
+    assert (world.order.state, world.order.due) == (OrderState.STOPPED, None)
+    assert bool(world.successors()) == (buyer == "tso")
+
+
+@pytest.mark.spec("ACT-03")
 def test_what_the_list_and_its_light_cannot_give_stays_uncovered_and_is_told(world: Ordered) -> None:
     world.to(0)
     limit(world, "cu-0001")
@@ -360,6 +372,33 @@ def test_a_failed_unit_is_replaced_by_reserved_backups_of_the_same_provider(worl
 
 def reserve(world: Ordered, unit: str, party: str = "sp-1", first: float = 0, last: float = 60) -> Any:
     return world.do("backup.reserve", party, unit=unit, starts=at(first), ends=at(last))
+
+
+@pytest.mark.spec("ACT-06")
+def test_a_backup_gives_no_more_energy_than_it_has(world: Ordered) -> None:
+    entry = world.state.get(UnitEntry, "cu-0005")
+    world.sequencer.submit(put([replace(entry, unit=replace(entry.unit, energy_up_kwh=30))]))
+    reserve(world, "cu-0005")
+    begun(world, 15)
+    world.do("activation.fail", "sp-1", world.order.id, unit="cu-0001", remaining_kw=20)
+    world.do("activation.rebalance", "sp-1", world.order.id)
+    assert [world.gives("cu-0005", minute) for minute in (16, 31, 46)] == [80, 40, 0]
+    assert [piece.kw for piece in world.order.missing] == [40, 80]
+    with pytest.raises(Conflict, match="No reserved backup"):
+        world.do("activation.rebalance", "sp-1", world.order.id)
+
+
+@pytest.mark.spec("ACT-04")
+def test_an_order_that_is_moved_forward_is_split_in_time(world: Ordered) -> None:
+    begun(world, 1)
+    world.do("activation.stop", "tso", world.order.id)
+    form = {"session": GLOBAL, "offer": "sp-1/g", "direction": "up", "starts": at(50), "ends": at(60)}
+    direct = world.do("activation.order", "tso", quantity_kw=120, **form)
+    assert direct["state"] == "ordered"
+    world.to(10)
+    world.do("activation.change", "tso", direct["id"], starts=at(20), quantity_kw=120)
+    world.to(20)
+    assert sum(world.gives(unit, 20) for unit in ("cu-0001", "cu-0003")) == 120
 
 
 @pytest.mark.spec("ACT-06")

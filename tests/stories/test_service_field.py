@@ -20,6 +20,7 @@ from gmqtt import Client
 from coflex import field as fields
 from coflex import metered, watched
 from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
+from coflex.domain.activation import Piece
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
 from coflex.evidence.message import Acknowledgement, Hop, Kind, Message, Verdict, decode, decode_set_point
@@ -73,9 +74,15 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         answered = await service.bring(meter.answer(came[0], service.now, Hop.LIGHT_NODE))
         assert answered["accepted"] == 1
         await service.turn()
+        # Of four messages one is answered: the device may not have the others, and is told them again.
+        assert entry_of(service, "cu-0001").acknowledgements == ()
+        service.to(-4)
+        assert orders(await service.bring(meter.measured(at(-6), [3_000] * 15)), 1) == came[1:]
+        await service.bring(*(meter.answer(one, service.now, Hop.LIGHT_NODE) for one in came[1:]))
+        await service.turn()
         (mark,) = entry_of(service, "cu-0001").acknowledgements
         assert (mark.hop, mark.verdict) == ("light_node", "taken")
-        assert orders(await service.bring(meter.measured(at(-6), [3_000] * 15)), 1) == []
+        assert orders(await service.bring(meter.measured(at(-4), [3_000] * 15)), 1) == []
 
         span = f"from={at(-10).isoformat()}&to={at(60).isoformat()}".replace("+", "%2B")
         made = await service.ask("GET", f"/units/cu-0001/certificate?{span}")
@@ -87,11 +94,11 @@ def test_a_set_point_leaves_signed_is_answered_and_stands_with_the_readings_in_a
         made = await service.ask("GET", f"/units/cu-0001/certificate?{span}&{older}")
         assert verify(parse(made.content)[0], Trust(key.public, kept=(kept,))) == []
         kinds = [decode(record.message).kind for record in certificate.records]
-        assert sorted(kinds) == [Kind.MEASUREMENT] * 3 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT]
+        assert sorted(kinds) == [Kind.MEASUREMENT] * 4 + [Kind.SET_POINT] * 4 + [Kind.ACKNOWLEDGEMENT] * 4
 
         checkpoint = (await service.ask("GET", "/measurements/checkpoint", None)).text
-        assert verify_note(parse_note(checkpoint), key) and parse_note(checkpoint).checkpoint.size == 9
-        proof = await service.ask("GET", "/measurements/proof?from=4&to=9", None)
+        assert verify_note(parse_note(checkpoint), key) and parse_note(checkpoint).checkpoint.size == 13
+        proof = await service.ask("GET", "/measurements/proof?from=4&to=13", None)
         assert proof.status_code == 200 and proof.json()["proof"]
 
     run(FieldService(tmp_path), story)
@@ -222,6 +229,27 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             (40_000, True, ms(at(0))), (-30_000, True, ms(at(0))),
         ]  # fmt: skip
         await service.turn()  # nothing new, nothing sent
+        assert len(heard) == 2
+        # Half of each by factors 1 and 1, as far as cu-0003 can; none of it by a factor of 0.
+        for factors, wanted in (((1, 1), [(50_000, True), (-50_000, False)]), ((0, 1), [(0, True)])):
+            both = tuple(replace(one, up_kw=90, down_kw=90, factor=f) for one, f in zip(shares, factors, strict=True))
+            service.sequencer.submit(put([replace(regulation, shares=both)]))
+            heard.clear()
+            await service.turn()
+            await until(lambda: len(heard) == len(wanted))  # noqa: B023
+            told = [decode_set_point(one.body) for _, one in heard]
+            assert [(one.change_w, one.stops) for one in told] == wanted
+        heard.clear()
+        service.sequencer.submit(put([replace(regulation, shares=(shares[0], replace(shares[1], down_kw=100)))]))
+        await service.turn()
+        await until(lambda: len(heard) == 2)
+        heard.clear()
+        one_way = replace(shares[0], down_kw=0), replace(shares[1], down_kw=100)
+        service.sequencer.submit(put([replace(regulation, shares=one_way)]))
+        await service.turn()
+        await until(lambda: len(heard) == 2)
+        told = [decode_set_point(one.body) for _, one in heard]
+        assert [(one.change_w, one.stops) for one in told] == [(0, True), (40_000, False)]  # nothing downwards
         answer = await service.ask("POST", "/regulations/r-1/signal", "tso", kw=-250)
         assert answer.status_code == 200 and answer.json()["kw"] == -100
         await until(lambda: len(heard) == 3)
@@ -242,6 +270,44 @@ def test_set_points_shares_and_the_regulation_signal_go_out_by_the_broker(tmp_pa
             await story(service, broker.port)
 
         run(service, whole)
+
+
+@pytest.mark.spec("CERT-01", "ACT-05")
+def test_a_broker_that_is_away_holds_up_nothing_but_what_goes_by_it(tmp_path: Path) -> None:
+    async def story(service: FieldService) -> None:
+        meter, other = await service.enrol("cu-0001", 1), await service.enrol("cu-0002", 2)
+        service.to(-6)
+        shares = (Share("cu-0001", 100, 100, 1),)
+        regulation = Regulation(
+            "r-1", "tso", "sp-1", "global_energy", GLOBAL, (), "sp-1-global", at(-10), at(60), 100, 100, 300, shares,
+            ("dso",),
+        )  # fmt: skip
+        service.sequencer.submit(put([regulation]))
+        sizes = []
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                await service.turn()
+            sizes.append((await service.fields.of(TENANT)).running.size())
+        assert sizes == [5] * 3  # four pieces of a set point and the result, each signed once
+        assert (await service.ask("GET", f"/sessions/{GLOBAL}/certificate", "sp-1")).status_code == 200
+        assert entry_of(service, "cu-0001").state is SetPointState.WAITING
+        field = await service.fields.of(TENANT)
+        assert field._looked > 0  # settlement is brought what it lacks
+        # Who asks by HTTP is told all the same.
+        assert len(orders(await service.bring(meter.measured(at(-7), [1] * 15)), 1)) == 4
+        assert (await service.bring(other.measured(at(-7), [1] * 15)))["set_points"] == {}
+        service.do("activation.stop", "tso", service.order.id)
+        with pytest.raises(ConnectionError):
+            await service.turn()
+        (end,) = orders(await service.bring(meter.measured(at(-6), [1] * 15)), 1)
+        assert decode_set_point(end.body).stops
+
+    async def idle(service: FieldService) -> None:
+        await service.enrol("cu-0001", 1)
+        await service.turn()  # nothing is to be told, and nothing is wrong
+
+    run(FieldService(tmp_path / "1", "mqtt://127.0.0.1:1"), story)
+    run(FieldService(tmp_path / "2", "mqtt://127.0.0.1:1"), idle)
 
 
 @pytest.mark.spec("CERT-01")
@@ -506,6 +572,49 @@ def test_what_is_stopped_or_limited_from_now_on_ends_now_also_where_devices_ask_
     run(FieldService(tmp_path), story)
 
 
+@pytest.mark.spec("ACT-01", "ACT-04")
+def test_orders_that_share_a_unit_are_held_together_and_each_by_itself_when_the_other_ends(tmp_path: Path) -> None:
+    """cu-0001 flows 3 kW and gives 60 kW for one order, and 40 kW more for another from 20 to 40."""
+
+    async def story(service: FieldService) -> None:
+        meter = await service.enrol("cu-0001", 1)
+        device = await light_node(service, 1)
+
+        async def power(minute: float, *, flows: int = 3_000) -> int:
+            """What the device holds once it was told all there is, W."""
+            service.to(minute)
+            await service.turn()
+            came = orders(await service.bring(meter.measured(at(minute - 1), [flows] * 15)), 1)
+            holds(device, came, minute)
+            found = device.in_force(ms(at(minute)))
+            return 0 if found is None else found[1].power_w
+
+        service.to(-10)
+        await service.bring(meter.measured(at(-12), [3_000] * 15))
+        assert [await power(-6), await power(1)] == [0, 103_000]
+        order = entry_of(service, "cu-0001").order
+        service.do("activation.change", "tso", order, quantity_kw=60)
+        assert await power(5, flows=103_000) == 63_000  # around what flowed before anything was asked
+        form = {"session": GLOBAL, "offer": "sp-1/g", "direction": "up", "starts": at(20), "ends": at(40)}
+        second = service.do("activation.order", "tso", quantity_kw=90, **form)["id"]
+        shares = {"cu-0001": 40, "cu-0003": 50}
+        split = [
+            {"unit": unit, "pieces": [{"starts": at(20), "ends": at(40), "kw": kw}]} for unit, kw in shares.items()
+        ]
+        service.do("activation.split", "sp-1", second, units=split)
+        assert [await power(minute, flows=63_000) for minute in (6, 19, 21)] == [63_000, 63_000, 103_000]
+        told = {one.order: one.profile[-1].kw for one in service.state.all(SetPointEntry) if one.unit == "cu-0001"}
+        assert told == {order: 60, second: 40}
+        service.do("activation.change", "tso", order, quantity_kw=50)
+        assert await power(25, flows=103_000) == 93_000
+        service.do("activation.stop", "tso", order)
+        assert await power(30, flows=93_000) == 43_000
+        service.do("activation.stop", "tso", second)
+        assert await power(31, flows=43_000) == 0
+
+    run(FieldService(tmp_path), story)
+
+
 @pytest.mark.spec("ACT-01", "CERT-01")
 def test_no_word_of_a_device_speaks_for_another_or_stops_the_field(tmp_path: Path) -> None:
     async def story(service: FieldService) -> None:
@@ -521,7 +630,7 @@ def test_no_word_of_a_device_speaks_for_another_or_stops_the_field(tmp_path: Pat
         assert entry_of(service, "cu-0001").acknowledgements == ()
         came = orders(await service.bring(first.measured(at(-7), [1] * 15)), 1)
         assert tuple(one.sequence for one in came) == sent
-        await service.bring(first.answer(came[0], service.now, Hop.LIGHT_NODE))
+        await service.bring(*(first.answer(one, service.now, Hop.LIGHT_NODE) for one in came))
         await service.turn()
         (mark,) = entry_of(service, "cu-0001").acknowledgements
         assert mark.by == "cu-0001"
@@ -552,7 +661,7 @@ def test_a_device_that_takes_the_place_of_another_is_told_what_its_unit_was_told
         service.to(1)
         await service.turn()
         came = orders(await service.bring(old.measured(at(0), [1] * 15)), 1)
-        await service.bring(old.answer(came[0], service.now, Hop.LIGHT_NODE))
+        await service.bring(*(old.answer(one, service.now, Hop.LIGHT_NODE) for one in came))
         await service.turn()
         device = next(one for one in (await service.ask("GET", "/devices")).json()["items"] if one["point"] == 1)
         assert (await service.ask("POST", f"/devices/{device['id']}/revoke", reason="broken")).status_code == 200
@@ -641,5 +750,25 @@ def test_a_set_point_that_fits_into_no_message_keeps_no_other_one_back(tmp_path:
         assert entry_of(service, "cu-0003").state is SetPointState.SENT
         assert entry_of(service, "cu-0001").state is SetPointState.WAITING
         assert [event for event, _ in service.said.lines] == ["fault"]
+
+    run(FieldService(tmp_path), story)
+
+
+@pytest.mark.spec("ACT-01")
+@pytest.mark.parametrize(("pieces", "leaves"), [(1_000, True), (2_500, False)])
+def test_a_set_point_of_very_many_pieces_keeps_no_other_one_back(tmp_path: Path, pieces: int, leaves: bool) -> None:
+    """As many as a provider's split may have leave, with a stop before them, as it replaces what was told before."""
+
+    async def story(service: FieldService) -> None:
+        for point, unit in enumerate(("cu-0001", "cu-0003"), start=1):
+            await service.enrol(unit, point)
+        service.to(-6)
+        far, second = entry_of(service, "cu-0001"), timedelta(seconds=1)
+        many = tuple(Piece(at(0) + k * second, at(0) + (k + 1) * second, 99 + k % 2) for k in range(pieces))
+        service.sequencer.submit(put([replace(far, profile=many, version=2)]))
+        await service.turn()
+        assert entry_of(service, "cu-0003").state is SetPointState.SENT
+        told = entry_of(service, "cu-0001")
+        assert (told.state is SetPointState.SENT, len(told.sequences) > pieces) == (leaves, leaves)
 
     run(FieldService(tmp_path), story)

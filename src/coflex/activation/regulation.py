@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -113,16 +114,16 @@ def shares(target_w: int, participants: Sequence[Participant]) -> dict[str, int]
     sign = 1 if target_w >= 0 else -1
     most = {one.unit: one.up_w if sign > 0 else one.down_w for one in units}
     left, found = abs(target_w), dict.fromkeys(most, 0)
-    waiting = [one for one in units if one.factor > 0 and most[one.unit] > 0]
-    while left > 0 and waiting:
-        given = _largest_remainder(left, {one.unit: one.factor for one in waiting})
-        full = [one for one in waiting if found[one.unit] + given[one.unit] >= most[one.unit]]
-        # whoever is full takes what it can; the rest is shared anew, so factors keep their meaning among the others
-        for one in full or waiting:
-            taken = min(given[one.unit], most[one.unit] - found[one.unit])
-            found[one.unit] += taken
-            left -= taken
-        waiting = [one for one in waiting if one not in full] if full else []
+    waiting = {one.unit: one.factor for one in units if one.factor > 0 and most[one.unit] > 0}
+    total = sum(waiting.values())
+    # whoever its part would fill takes what it can; the rest is shared anew, so factors keep their meaning among others
+    for unit in sorted(waiting, key=lambda unit: (Fraction(most[unit], waiting[unit]), unit)):
+        if left * waiting[unit] < most[unit] * total:
+            break
+        found[unit] = most[unit]
+        left, total = left - most[unit], total - waiting.pop(unit)
+    if waiting:
+        found |= _largest_remainder(left, waiting)
     return {unit: sign * kw for unit, kw in found.items()}
 
 

@@ -7,14 +7,18 @@ twice, and a device takes the newest version of an order.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 
 import msgspec
 
-from coflex.activation.profile import between
+from coflex.activation.profile import between, bounds, kw_at
+from coflex.activation.regulation import Participant, shares
 from coflex.domain.activation import Hop
 from coflex.domain.clearing import Award
 from coflex.domain.time import QUARTER
@@ -28,23 +32,28 @@ from coflex.register.outcomes import SessionOutcome
 from coflex.register.resources import UnitEntry
 from coflex.service.index import index
 from coflex.service.ledger import by_unit, decided
-from coflex.service.orders import quarter, renewed, spans
+from coflex.service.orders import quarter, renewed, set_points_of, spans
 from coflex.service.state import State
 
 # Flags of a set point message.
 REPLACES, CONTINUOUS = 1, 2
+# Messages of one set point.
+MOST_MESSAGES = 2_000
+Cell = tuple[datetime, datetime, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One message to be sent: hold `change_w` beside the baseline in [starts, ends), injection positive; `power_w` with
-    the foreseen baseline, None where nothing is foreseen. `flags`: REPLACES what was said of the order before."""
+    """One message to be sent: hold `change_w` beside the baseline in [starts, ends), injection positive, and `beside_w`
+    that other orders have of the unit then, as a device holds what it was told last; `power_w`: all of it with the
+    foreseen baseline, None where nothing is foreseen. `flags`: REPLACES what was said of the order before."""
 
     starts: datetime
     ends: datetime
     change_w: int
     power_w: int | None
     flags: int
+    beside_w: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +112,44 @@ def order_bytes(tenant: str, order: str) -> bytes:
 
 
 def _messages(state: State, one: SetPointEntry, now: datetime) -> tuple[Told, ...]:
-    """The pieces to come, cut where the foreseen baseline changes. What was said before of the order is replaced from
-    now on: by the first piece where it begins at once, else by a stop without length, after which nothing holds."""
-    sign = one.direction.sign
+    """The pieces to come, cut where the foreseen baseline or what other orders have of the unit changes. What was said
+    before of the order is replaced from now on: by the first piece where it begins at once, else by a stop without
+    length, after which nothing holds."""
+    beside = (other for other in set_points_of(state, one.unit) if other.order != one.order)
+    others = [other for other in beside if between(other.profile, now, None)]
     found: list[Told] = []
-    for starts, ends, kw in spans(between(one.profile, now, None)):
+    for starts, ends, kw in _cut(spans(between(one.profile, now, None)), others):
         baseline = foreseen_w(state, one.session, one.unit, starts)
-        power = None if baseline is None else baseline + sign * kw * 1000
-        found.append(Told(starts, ends, sign * kw * 1000, power, 0))
+        change, more = one.direction.sign * kw * 1000, sum(_change_w(other, starts) for other in others)
+        power = None if baseline is None else baseline + change + more
+        found.append(Told(starts, ends, change, power, 0, more))
     if one.version > 1:
         if found and found[0].starts <= now:
             found[0] = replace(found[0], flags=REPLACES)
         else:
             found.insert(0, Told(now, now, 0, 0, REPLACES))
     return tuple(found)
+
+
+def _cut(cells: Sequence[Cell], others: Sequence[SetPointEntry]) -> Sequence[Cell]:
+    """Cells cut where others begin, change or end; as they are where that makes more than one set point can say."""
+    edges = bounds([other.profile for other in others])
+    found = []
+    for starts, ends, kw in cells:
+        inside = edges[bisect_right(edges, starts) : bisect_left(edges, ends)]
+        found += [(first, last, kw) for first, last in pairwise((starts, *inside, ends))]
+    return found if len(found) < MOST_MESSAGES else cells
+
+
+def _change_w(one: SetPointEntry, at: datetime) -> int:
+    return one.direction.sign * kw_at(one.profile, at) * 1000
+
+
+def told_w(state: State, point: int, at: datetime) -> int | None:
+    """The change that the unit of a point had been told to give at an instant, W; None where it had been told none."""
+    told = [one for one in set_points_of(state, unit_at(state, point) or "") if one.told_until is not None]
+    changes = [change for one in told if (change := _change_w(one, at))]
+    return sum(changes) if changes else None
 
 
 def foreseen_w(state: State, session: str, unit: str, at: datetime) -> int | None:
@@ -301,8 +334,8 @@ def leads(state: State, party: str, point: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ShareTold:
-    """A unit's share of a regulation in one quarter-hour: the most it gives each way, W; `power_w`: the foreseen
-    baseline, None where nothing is foreseen."""
+    """A unit's share of a regulation in one quarter-hour: what it gives each way of the whole band, W; `power_w`: the
+    foreseen baseline, None where nothing is foreseen."""
 
     regulation: str
     unit: str
@@ -314,18 +347,26 @@ class ShareTold:
     power_w: int | None
 
 
+@lru_cache(maxsize=64)
+def _shared(one: Regulation) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The whole band up and down, W, shared over its units."""
+    parts = [Participant(part.unit, 1000 * part.up_kw, 1000 * part.down_kw, part.factor) for part in one.shares]
+    return shares(1000 * one.up_kw, parts), shares(-1000 * one.down_kw, parts)
+
+
 def shares_told(state: State, now: datetime) -> tuple[ShareTold, ...]:
-    """What the devices of regulated units are to know now, for the rest of this quarter-hour."""
+    """What the devices of regulated units are to know now, for the rest of this quarter-hour: the band shared by the
+    units' factors, so that together they give what the signal asks for."""
     until = quarter(now) + QUARTER
     found = []
     for one in regulating(state, now):
-        for share in one.shares:
-            device = device_of(state, share.unit)
+        up, down = _shared(one)
+        for unit in up:
+            device = device_of(state, unit) if up[unit] or down[unit] else None
             if device is not None:
-                power = foreseen_w(state, one.session, share.unit, now)
+                power = foreseen_w(state, one.session, unit, now)
                 starts, ends = max(one.starts, quarter(now)), min(one.ends, until)
-                up, down = 1000 * share.up_kw, 1000 * share.down_kw
-                found.append(ShareTold(one.id, share.unit, device.point, starts, ends, up, down, power))
+                found.append(ShareTold(one.id, unit, device.point, starts, ends, up[unit], -down[unit], power))
     return tuple(found)
 
 

@@ -388,7 +388,8 @@ def tell_units(draft: Draft, order: ActivationOrder, coming: Mapping[str, Profil
             continue
         past = between(before.profile, None, now) if before is not None else ()
         after = _set_point(draft, order, name, before, profile((*past, *wanted)))
-        draft.put(after)
+        less = minus(between(before.profile, now, None), wanted) if before is not None else ()
+        draft.put(after, *_told_with(draft, after, less))
         changed.append(after)
     if changed:
         audience = {party for one in changed for party in (one.owner, one.provider, *one.operators)}
@@ -408,6 +409,15 @@ def _set_point(
         f"{order.id}.{name}", order.id, order.session, name, unit.owner, order.provider, order.buyer, operators,
         order.direction, whole, 1, draft.context.now,
     )  # fmt: skip
+
+
+def _told_with(draft: Draft, one: SetPointEntry, less: Profile) -> Iterator[SetPointEntry]:
+    """Set points of other orders on a unit, to be told anew where it gives less for this one: what they were told as
+    the power of the unit may hold that, too."""
+    for other in set_points_of(draft.state, one.unit) if less else ():
+        there = draft.find(SetPointEntry, other.id) or other
+        if other.order != one.order and any(between(there.profile, piece.starts, piece.ends) for piece in less):
+            yield renewed(there, other.version + 1, draft.context.now, there.profile)
 
 
 def renewed(before: SetPointEntry, version: int, now: datetime, whole: Profile) -> SetPointEntry:

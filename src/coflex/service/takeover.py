@@ -76,12 +76,18 @@ def laid(draft: Draft, order: ActivationOrder, own: Mapping[str, Profile] | None
     return replace(order, due=deadline(draft.context.now))
 
 
+def lowered(draft: Draft, order: ActivationOrder, lost: Profile, reason: str) -> ActivationOrder:
+    """An order less what it lost for good; stopped where that leaves nothing."""
+    after = replace(order, profile=minus(order.profile, lost), lost=plus(order.lost, lost))
+    if between(after.profile, draft.context.now, None):
+        return after
+    return replace(after, state=OrderState.STOPPED, reason=reason, due=None)
+
+
 def lose(draft: Draft, order: ActivationOrder, lost: Profile, barred: frozenset[str], reason: str) -> ActivationOrder:
     """Take power off an order for good, and call the next of the list for it. Raises nothing: what nobody takes over is
     told to the buyer."""
-    after = replace(order, profile=minus(order.profile, lost), lost=plus(order.lost, lost))
-    if not between(after.profile, draft.context.now, None):
-        after = replace(after, state=OrderState.STOPPED, reason=reason, due=None)
+    after = lowered(draft, order, lost, reason)
     rest = take_over(draft, after, lost, barred, reason)
     draft.tell("activation.lost", after.id, (after.buyer, after.provider), kwh=kwh(lost), reason=reason)
     if rest:

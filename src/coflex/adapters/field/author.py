@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from coflex.adapters.field.buffer import NoRoom, Outbox, sequence_of, signed_at_of
 from coflex.adapters.field.clock import Watch
@@ -47,7 +48,7 @@ class Acknowledged:
     open: tuple[tuple[int, int], ...] | None = None
 
 
-def is_number(told: object) -> bool:
+def is_number(told: object) -> TypeGuard[int]:
     """Whether it can be the number of a message, or 0 for none."""
     return isinstance(told, int) and 0 <= told < 1 << 63
 
@@ -320,7 +321,7 @@ class Courier:
             return b""
         if self._sent <= self._outbox.acknowledged:
             self._progress_at = now
-        self._sent = decode(batch[-1]).sequence
+        self._sent = sequence_of(batch[-1])
         self._ever = max(self._ever, self._sent)
         self._sent_at.append((self._sent, now))
         return b"".join(batch)
@@ -355,7 +356,7 @@ class Courier:
 
     def answered(self, answer: Acknowledged, now: int) -> None:
         """An acknowledgement came."""
-        sent_at = self._hello_at
+        sent_at = None if self._author.opened else self._hello_at
         while self._sent_at and self._sent_at[0][0] <= answer.through:
             sent_at = self._sent_at.popleft()[1]
         if answer.at is not None and sent_at is not None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from coflex.adapters.field.passing import Passing, Taking, utc_ms
+from coflex.adapters.field.passing import Passing, Taking, point_of, utc_ms
 from coflex.domain.errors import CoflexError
 
 WINDOW = 8_192
@@ -57,9 +57,7 @@ class Address:
         except ValueError:
             parts, port = urlsplit(""), None
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise CoflexError(
-                "This is no address of a broker.", "Give --mqtt as mqtt://host:1883 or mqtts://host:8883."
-            )
+            raise CoflexError("This is no address of a broker.", "Give it as mqtt://host:1883 or mqtts://host:8883.")
         tls = parts.scheme == "mqtts"
         user, password = (None if one is None else unquote(one) for one in (parts.username, parts.password))
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
@@ -177,11 +175,11 @@ class Door:
 
     async def _message(self, _: Any, topic: str, payload: bytes, *__: Any) -> int:
         """Its end is what the broker's acknowledgement waits for."""
-        name = topic.rpartition("/")[2]
-        if not (name.isascii() and name.isdigit()):
+        point = point_of(topic.rpartition("/")[2])
+        if point is None:
             self.strangers += 1
             return 0
-        self._held.append((int(name), bytes(payload)))
+        self._held.append((point, bytes(payload)))
         self._some.set()
         await asyncio.shield(self._written)
         return 0

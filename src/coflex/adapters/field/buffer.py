@@ -257,7 +257,7 @@ class Outbox:
 
     def _keep(self, sequence: int, message: bytes, held: bool) -> None:
         self._pending[sequence] = message
-        self._state.last = sequence
+        self._state.last = max(self._state.last, sequence)
         self._state.signed_at = max(self._state.signed_at, signed_at_of(message))
         if held and self._state.held_from is None:
             self._state.held_from = sequence
@@ -270,6 +270,8 @@ class Outbox:
             state.skipped.append([first, number])
         if not self._pending:
             self._acknowledged(number)
+        # After a start messages that were replaced since may be gone already, and what seemed acknowledged is not.
+        state.acknowledged = min(state.acknowledged, number)
         state.last, state.signed_at, state.held_from = number, signed_at, None
         for segment, end in self._ends.items():
             self._ends[segment] = min(end, first - 1)
@@ -335,13 +337,19 @@ class Outbox:
             raise DiskBroken(f"The buffer cannot be synced: {fault}.", "Look at the disk, then start again.") from fault
 
     def _rotate(self) -> None:
-        """Begin a segment; then remove what is acknowledged, and what is too much."""
-        over = self._over()
+        """Begin a segment; then remove what is acknowledged, and what is too much. Where that is not messages but what
+        was noted again and again, the messages are written anew, and all before is removed."""
+        full = self.size_bytes > self._limit - self._limit // SEGMENTS
+        anew = self._pending if full and 2 * sum(map(len, self._pending.values())) < self._limit else {}
+        over = sorted(self._sizes) if anew else self._over()
         segment = self._next
         self._next += 1
         self._put(segment, _SNAPSHOT, self._state.write(), sync=False)
-        self._sync(segment, names=True)
         self._ends[segment] = self._state.last
+        for sequence, message in anew.items():
+            held = self._state.held_from is not None and sequence >= self._state.held_from
+            self._put(segment, _HELD if held else _MESSAGE, message, sync=False)
+        self._sync(segment, names=True)
         self._torn = False
         for number in over:
             self._remove(number)
@@ -373,8 +381,11 @@ class Outbox:
             self._remove(segment)
 
     def _remove(self, segment: int) -> None:
+        """For sure before the next one goes: an old segment that came back without those after it would bring back
+        what they replaced."""
         self._disk.remove(_name(segment))
         del self._sizes[segment], self._ends[segment]
+        self._sync(max(self._sizes), names=True)
 
     # ------------------------------------------------------------ after a start
 

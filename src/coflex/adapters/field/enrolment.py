@@ -34,20 +34,24 @@ class Enrolled:
 
 
 def enrol(folder: Path, point: int, unit: str, owner: str) -> Enrolled:
-    """Make a key in a folder, and the request for the register. Raises CoflexError when there is a key already."""
+    """Make a key in a folder, and the request for the register. Raises CoflexError when there is a key already, or it
+    cannot be written."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = secrets.token_bytes(SEED_BYTES)
     try:
         file = os.open(folder / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise CoflexError(f"{folder} has a key already.", "Take another folder: a key is never replaced.") from None
-    with os.fdopen(file, "wb") as key:
-        key.write(seed)
-        key.flush()
-        os.fsync(key.fileno())
-    public = public_of(seed)
-    request = folder / REQUEST
-    request.write_bytes(request_for(seed, point, unit, owner))
+    public, request = public_of(seed), folder / REQUEST
+    try:
+        with os.fdopen(file, "wb") as key:
+            key.write(seed)
+            key.flush()
+            os.fsync(key.fileno())
+        request.write_bytes(request_for(seed, point, unit, owner))
+    except OSError as fault:  # nobody knows this key yet
+        (folder / KEY).unlink()
+        raise CoflexError(f"The key cannot be written: {fault}.", "Make room on the disk, then enrol again.") from None
     return Enrolled(point, unit, owner, public.hex(), fingerprint(public), request)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from coflex.adapters.field.author import Acknowledged, Tell, is_number
 from coflex.adapters.field.buffer import NoRoom, sequence_of
 from coflex.adapters.field.clock import Clock
-from coflex.adapters.field.link import Station
+from coflex.adapters.field.link import Station, read_time
 from coflex.evidence.message import HEADER, split
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class HttpLink:
             return self._failed(f"it answers {answer.status_code} {answer.text[:200]}")
         try:
             told = answers(batch, answer.json(), answer.headers.get("date"))
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             return self._failed(f"its answer cannot be read: {fault}")
         if not self.connected:
             self._tell("connected", f"Connected to {self._place}.")
@@ -148,6 +148,13 @@ def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Ac
     Without `through` the highest number of a point in the batch is taken: all of the batch was judged. A point that is
     not in it is one of which the platform took none as the device's.
     """
+    try:
+        return _answers(batch, told, date)
+    except (AttributeError, KeyError, TypeError) as fault:
+        raise ValueError(f"no answer to messages: {fault!r}") from fault
+
+
+def _answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Acknowledged]:
     if not isinstance(told, dict) or not isinstance(told.get("refused", []), list):
         raise ValueError("no object with refused")
     through: dict[int, int] = {}
@@ -169,15 +176,13 @@ def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Ac
     gaps: dict[int, list[tuple[int, int]]] = {}
     for one in told.get("gaps") or ():
         gaps.setdefault(int(one["point"]), []).append((int(one["from"]), int(one["to"])))
-    at = told.get("at")
-    if not isinstance(at, int):
-        at = None if date is None else round(parsedate_to_datetime(date).timestamp() * 1000) + 500
+    at = read_time(told.get("at"))
     everything = told.get("open")
     return {
         point: Acknowledged(
             number,
             tuple(refused.get(point, ())),
-            at,
+            _dated(date) if at is None else at,
             tuple(gaps.get(point, ())),
             None
             if everything is None or not number
@@ -185,6 +190,13 @@ def answers(batch: Sequence[bytes], told: Any, date: str | None) -> dict[int, Ac
         )
         for point, number in through.items()
     }
+
+
+def _dated(date: str | None) -> int | None:
+    """The time in the head of an answer, to the half of its second."""
+    with suppress(ValueError):
+        return None if date is None else round(parsedate_to_datetime(date).timestamp() * 1000) + 500
+    return None
 
 
 def _index(place: object) -> int | None:

@@ -40,6 +40,8 @@ _NOTICE_MS = 60_000
 # What a notice says that is told as soon as it changes.
 _CHANGES = ("told", "lost", "doubtful", "set_point", "cut")
 _NEVER_AGAIN = -2  # reconnects of gmqtt itself; -1 is for ever
+# MQTT 5, 3.14.2.1: who leaves like this lets the broker say so by the will.
+_WITH_WILL = 4
 
 _silent = logging.getLogger("coflex.gmqtt")
 _silent.addHandler(logging.NullHandler())
@@ -259,7 +261,7 @@ class MqttLink:
         """End a connection, whatever state it is in."""
         with suppress(Exception):
             async with asyncio.timeout(2.0):
-                await client.disconnect()
+                await client.disconnect(reason_code=_WITH_WILL)
 
     # ------------------------------------------------------------ what comes down
 
@@ -322,7 +324,10 @@ def read_answer(payload: bytes) -> Acknowledged:
     With `open` in the place of `missing`: all that has not come, and not what is newly missing alone. Raises ValueError
     on anything else.
     """
-    told = json.loads(payload)
+    try:
+        told = json.loads(payload)
+    except RecursionError:
+        raise ValueError("too deep") from None
     if not isinstance(told, dict) or not is_number(told.get("through")):
         raise ValueError("no acknowledgement")
     refused = []
@@ -330,10 +335,13 @@ def read_answer(payload: bytes) -> Acknowledged:
         sequence, code = (one.get("sequence"), one.get("code")) if isinstance(one, dict) else (None, None)
         if isinstance(sequence, int) and isinstance(code, str):
             refused.append((sequence, code))
-    at = told.get("at")
     gaps = None if "open" not in told else _gaps(told["open"])
-    at = at if isinstance(at, int) else None
-    return Acknowledged(told["through"], tuple(refused), at, _gaps(told.get("missing")), gaps)
+    return Acknowledged(told["through"], tuple(refused), read_time(told.get("at")), _gaps(told.get("missing")), gaps)
+
+
+def read_time(told: object) -> int | None:
+    """A time in ms since the epoch, None where it is none that a message could bear."""
+    return told if is_number(told) else None
 
 
 def _gaps(told: Any) -> tuple[tuple[int, int], ...]:

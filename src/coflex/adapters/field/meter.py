@@ -63,11 +63,12 @@ class Management(Protocol):
 
 
 class ModbusSource:
-    """Registers by the names of `QUANTITIES`, or `energy_imported` and `energy_exported`, whose difference is net."""
+    """Registers by the names of `QUANTITIES`, or `energy_imported` and `energy_exported`, whose difference is net.
+    `before`: these two as they were read last."""
 
     def __init__(self, modbus: Modbus, registers: Mapping[str, Register]) -> None:
         self._modbus, self._registers = modbus, registers
-        self._before: dict[str, float] = {}
+        self.before: dict[str, float] = {}
 
     async def read(self) -> Readings:
         values = await self._modbus.read(self._registers)
@@ -81,8 +82,8 @@ class ModbusSource:
         if any(value is None for value in counters.values()):
             return None
         known = cast("dict[str, float]", counters)
-        anew = any(value < self._before.get(name, value) for name, value in known.items())
-        self._before = dict(known)
+        anew = any(value < self.before.get(name, value) for name, value in known.items())
+        self.before = dict(known)
         return math.nan if anew else known.get(EXPORTED, 0.0) - known.get(IMPORTED, 0.0)
 
     async def close(self) -> None:
@@ -193,7 +194,11 @@ def _number(given: Any) -> float | None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise NotReachable(f"{given!r} is no number.", "Give numbers, or null where a value is missing.")
-    return float(given) if math.isfinite(given) else None
+    try:
+        value = float(given)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 # ---------------------------------------------------------------- a program
@@ -243,7 +248,7 @@ class CommandSource:
                 try:
                     self._latest = readings(json.loads(line))
                     self._at = asyncio.get_running_loop().time()
-                except (ValueError, NotReachable) as fault:
+                except (ValueError, RecursionError, NotReachable) as fault:
                     self._fault = f"a line it wrote is none: {fault}"
         except ValueError as fault:  # a line beyond the limit
             self._fault = str(fault)

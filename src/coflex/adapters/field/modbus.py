@@ -73,7 +73,7 @@ class Modbus:
             for table, first, count in spans(list(registers.values())):
                 words = await self._asked(table, first, count)
                 for name, one in registers.items():
-                    if one.table == table and first <= one.address < first + count:
+                    if one.table == table and first <= one.address <= first + count - one.words:
                         at = one.address - first
                         found[name] = self._value(one, words[at : at + one.words])
         return found

@@ -90,8 +90,10 @@ class Node:
         self._refusals = deque[int](maxlen=_MOST_REFUSALS)
         self._cut: tuple[int | None, float] | None = None
         self._ems: dict[int, Verdict] = {}
-        self._was_off = False
+        self._was_off = any(end is None for _, end in self.outbox.notes.get("doubtful", []))
         author.set_back = self._set_back
+        self.beside: Callable[[], dict[str, Any]] = dict
+        """What a meter keeps with its counters, by the names of notes."""
         self._before_start()
 
     def _before_start(self) -> None:
@@ -110,9 +112,9 @@ class Node:
         now = self.watch.clock.utc_ms()
         for sampler in self.samplers:
             value = readings.get(sampler.quantity)
-            known = len(sampler.readings)
+            known = dict(sampler.readings)
             sampler.sample(now, value)
-            if sampler.from_counter and len(sampler.readings) > known:
+            if sampler.readings != known:
                 self._keep_counters()
         self.latest = dict(readings)
 
@@ -122,7 +124,7 @@ class Node:
             for one in self.samplers
             if one.from_counter
         }
-        self._note(counters=kept)
+        self._note(counters=kept, **self.beside())
 
     def tick(self) -> None:
         """Look at the clock, and sign what is complete."""
@@ -144,11 +146,13 @@ class Node:
         step = self.watch.look()
         if step:
             self.tell("clock_step", f"The clock was set by {step / 1000:+.3f} s; look at its time service.")
-        off = self.watch.off
+        # Before the platform has told its time, nothing is known but what was before the last stop.
+        off = self._was_off if self.watch.offset_ms is None else self.watch.off
         if off != self._was_off:
-            doubtful = [*self.outbox.notes.get("doubtful", []), [self.outbox.last + 1, None]][-_TOLD:]
-            if not off:
-                doubtful = doubtful[:-1]
+            doubtful = [list(one) for one in self.outbox.notes.get("doubtful", [])]
+            if off:
+                doubtful = [*doubtful, [self.outbox.last + 1, None]][-_TOLD:]
+            elif doubtful and doubtful[-1][1] is None:
                 doubtful[-1][1] = self.outbox.last
             self._note(doubtful=doubtful)
             told = f"The clock is {(self.watch.offset_ms or 0) / 1000:+.3f} s from the platform's"

@@ -17,6 +17,12 @@ A_JOB = 256
 Words = dict[int, dict[str, Any]]
 
 
+def point_of(name: str) -> int | None:
+    """The point that the end of a topic or subject names; None where it is none."""
+    number = int(name) if name.isascii() and name.isdigit() and len(name) <= 10 else 0
+    return number if 0 < number < 1 << 32 else None
+
+
 class Taking(Protocol):
     """The ingest, as far as a door needs it."""
 

@@ -25,6 +25,8 @@ _SCALES = {
     Quantity.BASELINE_W: 0,
 }
 _COARSEST = 9
+# What is as large as this fits into no message, and is no reading.
+_LARGEST = (-MISSING[4] - 1) * 10.0**_COARSEST
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Sampler:
             self.dropped += 1
             return
         cell = self._cells.setdefault(start, _Cell())
-        if value is not None and math.isfinite(value):
+        if value is not None and abs(value) < _LARGEST:
             cell.total += value
             cell.count += 1
 
@@ -80,17 +82,20 @@ class Sampler:
         fresh = value is not None and math.isfinite(value) and at_ms - start <= self.step_ms // 10
         if fresh and value is not None and start not in self.readings:
             self.readings[start] = value
-            before = self.readings.get(start - self.step_ms)
-            cell = self._cells.get(start - self.step_ms)
-            if before is not None and cell is not None:
-                cell.total, cell.count = value - before, 1
+            before, earlier = self.readings.get(start - self.step_ms), start - self.step_ms
+            # Both ends are enough: the device may have been off in between.
+            if before is not None and earlier >= self.delivered:
+                self._cells[earlier] = _Cell(value - before, 1)
 
     def due(self, now_ms: int) -> list[Measurement]:
-        """The windows that ended, in order. For a counter a tenth of an interval later: its reading may come late."""
-        late = self.step_ms // 10 if self.from_counter else 0
+        """The windows that ended, in order. Of a counter once its last reading has come, which may be a tenth of an
+        interval late."""
         windows = sorted({start - start % self.window_ms for start in self._cells})
-        ended = [window for window in windows if window + self.window_ms + late <= now_ms]
-        return [self._close(window) for window in ended]
+        return [self._close(window) for window in windows if self._ended(window + self.window_ms, now_ms)]
+
+    def _ended(self, end: int, now_ms: int) -> bool:
+        known = not self.from_counter or end in self.readings
+        return end + (0 if known else self.step_ms // 10) <= now_ms
 
     def rest(self, now_ms: int) -> list[Measurement]:
         """What is there of windows that have not ended, up to the last whole interval: when the device stops."""

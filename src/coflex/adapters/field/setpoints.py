@@ -204,7 +204,7 @@ class SetPoints:
                 other.order == one.order
                 and other.ends >= one.ends
                 and other.continuous == one.continuous
-                and (not one.continuous or (other.change_w < 0) == (one.change_w < 0))
+                and (not one.continuous or _way(other) == _way(one))
                 for other in newer
             )
             if max(one.starts, one.ends) <= at_ms or stopped or behind:
@@ -220,6 +220,10 @@ class SetPoints:
         """The next instant at which another one may be in force, ms since the epoch."""
         edges = (edge for one in self.held.values() for edge in (one.starts, one.ends) if edge > at_ms)
         return min(edges, default=None)
+
+
+def _way(one: SetPoint) -> int:
+    return (one.change_w > 0) - (one.change_w < 0)
 
 
 def _digest(raw: bytes) -> str:

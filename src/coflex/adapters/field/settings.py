@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coflex.adapters.field.buffer import LEAST_BYTES, LIMIT_BYTES
 from coflex.adapters.field.meter import EXPORTED, IMPORTED, QUANTITIES
@@ -21,6 +21,12 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _not_zero(scale: float) -> float:
+    if not scale:
+        raise ValueError("a scale of 0 leaves nothing of a value")
+    return scale
 
 
 class Document(BaseModel):
@@ -81,7 +87,7 @@ class RegisterMap(Document):
     type: Type = "int16"
     table: Literal["holding", "input"] = "holding"
     words: Literal["high_first", "low_first"] = "high_first"
-    scale: Number = 1.0
+    scale: Annotated[Number, AfterValidator(_not_zero)] = 1.0
     sign: Literal[1, -1] = 1
     missing: int | None = None
 
@@ -161,6 +167,13 @@ class Unavailable(Document):
     days: list[Weekday] = list(WEEKDAYS)
     from_: datetime | None = Field(default=None, alias="from")
     until: datetime | None = None
+
+    @field_validator("begin", "end", mode="before")
+    @classmethod
+    def _quoted(cls, given: object) -> object:
+        if not isinstance(given, str | None):  # what YAML makes of 22:00 without quotes is 1320
+            raise ValueError('it is no time of day; write it in quotes, as "22:00"')
+        return given
 
     def closed(self) -> Closed:
         if self.from_ is not None and self.until is not None:
@@ -272,6 +285,11 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"series.{place}.quantity", "unknown_quantity", f"There is no {name}; use one of {known}.")
         if name in names[:place]:
             yield Finding(f"series.{place}.quantity", "twice", f"{name} stands twice; keep one series of it.")
+    for place, one in enumerate(settings.series):
+        # The reading of a counter is the one at an interval's start, or comes within a tenth of it.
+        if settings.sample_s > (one.step_s / 10 if one.quantity == "energy" else one.step_s):
+            told = f"The meter is read every {settings.sample_s:g} s, too seldom for this; lower sample_s."
+            yield Finding(f"series.{place}.step_s", "seldom", told)
     modbus = settings.meter.modbus
     measured = set() if modbus is None else set(modbus.registers)
     for name in sorted(measured - set(QUANTITIES) - {IMPORTED, EXPORTED}):
@@ -306,6 +324,11 @@ def _choices(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"limits.unavailable.{place}", "one_of", "Give begin and end, or from and until.")
         if any(edge is not None and edge.tzinfo is None for edge in once):
             yield Finding(f"limits.unavailable.{place}", "zone", "from and until need a zone; add it, as in +01:00.")
+        elif one.from_ is not None and one.until is not None and one.until <= one.from_:
+            yield Finding(f"limits.unavailable.{place}", "order", "It ends before it starts; exchange from and until.")
+        if any(edge is not None and edge.tzinfo is not None for edge in daily):
+            told = "begin and end are of the zone of the limits; leave theirs out."
+            yield Finding(f"limits.unavailable.{place}", "zone", told)
 
 
 def _reserves(settings: Settings, names: list[str]) -> Iterator[Finding]:

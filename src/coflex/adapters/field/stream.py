@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from coflex.adapters.field.passing import Passing, Taking, utc_ms
+from coflex.adapters.field.passing import Passing, Taking, point_of, utc_ms
 from coflex.domain.errors import CoflexError
 
 BATCH, MOST_PENDING = 2_048, 8_192
@@ -113,11 +113,11 @@ class StreamDoor:
     async def _pass_on(self, client: Any, brought: Sequence[Any]) -> None:
         held = []
         for one in brought:
-            name = one.subject.rpartition(".")[2]
-            if name.isascii() and name.isdigit():
-                held.append((int(name), bytes(one.data)))
-            else:
+            point = point_of(one.subject.rpartition(".")[2])
+            if point is None:
                 self.strangers += 1
+            else:
+                held.append((point, bytes(one.data)))
         told = await self._passing.taken(held)
         for one in brought:
             await one.ack()

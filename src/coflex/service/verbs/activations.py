@@ -11,12 +11,12 @@ backups for 15 minutes, and is called from the list after that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from coflex.activation.profile import Profile, between, constant, exceeds, kw_at, kwh, minus, plus, profile
+from coflex.activation.profile import Profile, between, constant, exceeds, kw_at, kwh, plus, profile
 from coflex.domain.activation import Acknowledgement, Hop, Notice, Piece, Verdict
 from coflex.domain.clearing import Award
 from coflex.domain.errors import Conflict, Finding, Forbidden, Refused, refuse
@@ -44,7 +44,7 @@ from coflex.service.orders import (
 )
 from coflex.service.reading import record, require_new, shown
 from coflex.service.state import State
-from coflex.service.takeover import barred_by, laid, lose
+from coflex.service.takeover import barred_by, laid, lose, lowered
 from coflex.service.verbs.order_forms import Instant, Kw, mine, text_faults, utc
 from coflex.service.verbs.resource_forms import Form, Nothing
 
@@ -151,7 +151,6 @@ def _made(
     """An order on what was bought of an offer."""
     state, now = draft.state, draft.context.now
     units = held_for(state, entry.day, entry.session, award.offer)
-    slowest = max((_activation(state, unit) for unit in units), default=timedelta(0))
     return ActivationOrder(
         id=draft.new_order_id(),
         kind=kind,
@@ -167,15 +166,17 @@ def _made(
         awarded=bought,
         profile=ordered,
         ordered_at=now,
-        split_by=max(now, ordered[0].starts - slowest - LEAD),
+        split_by=_split_by(state, now, units, ordered),
         operators=operators_of_units(state, units),
         acknowledgements=(Acknowledgement(Hop.MARKET, "market", Verdict.TAKEN, now),),
     )
 
 
-def _activation(state: State, unit: str) -> timedelta:
-    entry = state.find(UnitEntry, unit)
-    return timedelta(seconds=entry.unit.activation_period_s) if entry is not None else timedelta(0)
+def _split_by(state: State, now: datetime, units: Iterable[str], ordered: Profile) -> datetime:
+    """Until when the provider may split: the slowest unit is to be told in time."""
+    entries = (state.find(UnitEntry, unit) for unit in units)
+    slowest = max((one.unit.activation_period_s for one in entries if one is not None), default=0)
+    return max(now, ordered[0].starts - timedelta(seconds=slowest) - LEAD)
 
 
 def _begun(draft: Draft, order: ActivationOrder) -> ActivationOrder:
@@ -275,11 +276,21 @@ def _change(state: State, context: Context, form: OrderChange) -> Outcome:
     refuse("The change", _above(coming, ceiling(state, before)))
     draft = Draft(state, context)
     after = replace(again(before, context), profile=profile((*between(before.profile, None, at), *coming)))
-    if before.state is OrderState.SPLIT:
+    if before.state is OrderState.ORDERED and after.profile:
+        after = _sooner(state, context.now, after)
+    if after.state is OrderState.SPLIT:
         after = laid(draft, replace(after, own_split=False))
     draft.put(after)
     draft.tell("activation.changed", after.id, concerned(after), version=after.version)
     return draft.outcome(shown(state, context, after))
+
+
+def _sooner(state: State, now: datetime, order: ActivationOrder) -> ActivationOrder:
+    """An order that may have been moved forward: the provider's time ends sooner, or is over."""
+    entry = state.get(SessionEntry, order.session)
+    units = held_for(state, entry.day, entry.session, order.offer)
+    by = min(order.split_by, _split_by(state, now, units, order.profile))
+    return replace(order, state=OrderState.SPLIT if by <= now else order.state, split_by=by, due=by)
 
 
 def _stop(state: State, context: Context, form: Stop) -> Outcome:
@@ -324,7 +335,7 @@ def _limit(state: State, context: Context, form: Limit) -> Outcome:
     order = replace(again(order, context), notices=(*order.notices, *notices))
     barred = barred_by(state, (form.unit,))
     if order.buyer == context.party:
-        after = replace(order, profile=minus(order.profile, taken), lost=plus(order.lost, taken))
+        after = lowered(draft, order, taken, "limit")
     else:
         after = lose(draft, order, taken, barred, "limit")
     draft.put(after)

@@ -25,7 +25,7 @@ from coflex.register.consents import Consent, ConsentScope, covered
 from coflex.register.devices import DataGrant, DataScope, Device, DeviceKey
 from coflex.register.parties import PartyEntry
 from coflex.register.resources import UnitEntry
-from coflex.service.field import device_of, led_anew, set_point_of, unit_at
+from coflex.service.field import MOST_MESSAGES, device_of, led_anew, set_point_of, unit_at
 from coflex.service.index import index
 from coflex.service.machine import CREATED, Context, Outcome, Verb, encode
 from coflex.service.orders import Draft
@@ -74,7 +74,7 @@ class SentSetPoint(Form, frozen=True):
 
     id: str
     version: int
-    sequences: Annotated[tuple[Sequence64, ...], msgspec.Meta(max_length=1_000)]
+    sequences: Annotated[tuple[Sequence64, ...], msgspec.Meta(max_length=MOST_MESSAGES)]
 
 
 class Sent(Form, frozen=True):

@@ -230,6 +230,7 @@ def _rebalance(state: State, context: Context, form: Rebalance) -> Outcome:
             tuple(max(0, one.most(t) - kw_at(now.get(name, ()), starts)) for t, (starts, _) in enumerate(places)),
             state.get(UnitEntry, name).unit.activation_period_s,
             0 if name in now else one.least,
+            None if one.energy is None else one.energy - kwh(now.get(name, ())),
         )
         for name, one in sorted(given.items())
         if name not in held and name not in failed and (not form.units or name in form.units)
@@ -239,7 +240,8 @@ def _rebalance(state: State, context: Context, form: Rebalance) -> Outcome:
     for t, (_, _, kw) in enumerate(cells):
         if (home, t) in left:
             left[home, t] += kw
-    found = rebalance([kw for _, _, kw in cells], backups, left, home)
+    hours = [(ends - starts) / timedelta(hours=1) for starts, ends in places]
+    found = rebalance([kw for _, _, kw in cells], hours, backups, left, home)
     if not found.kw.any():
         raise Conflict("No reserved backup can step in.", "Reserve one, or let the next of the list take over.")
     for u, name in enumerate(found.units):
