@@ -35,7 +35,7 @@ from coflex.domain.activation import Hop, Verdict
 from coflex.domain.errors import CoflexError, Finding, NotFound, refuse
 from coflex.evidence import message
 from coflex.evidence.keys import Signer
-from coflex.evidence.message import HEADER, Kind, Quantity, decode, decode_acknowledgement, seal
+from coflex.evidence.message import HEADER, Kind, Quantity, check_measurement, decode, decode_acknowledgement, seal
 from coflex.ingest import Running, open_ingest
 from coflex.metered import MOST_AT_ONCE, Bringer
 from coflex.metering.admission import FOREVER, Part, Signers
@@ -651,22 +651,32 @@ class TenantField:
     def certificate(
         self, points: Sequence[int], orders: Sequence[int], start: datetime, end: datetime, older: Sequence[int]
     ) -> bytes:
-        """Certificate of what points signed in [start, end) and of set points of these sequences. Raises NotFound,
-        Refused where it is more than a certificate holds."""
+        """Certificate of what points signed in [start, end) about that time, so that who may see it sees nothing of
+        before or after, and of set points of these sequences. Raises NotFound, Refused where it is more than a
+        certificate holds."""
         log = self.running.intake.log
         size, first, last = log.size, _ms(start), _ms(end)
         leaves = [leaf for leaf in (log.find(PLATFORM, one, True) for one in orders) if leaf is not None]
         for segment in log.since(0):
-            for place in segment.of(list(points)):
-                signed_at = HEADER.unpack_from(segment.read(place, 1)[0])[5]
-                if first <= signed_at < last and segment.first + place < size:
-                    leaves.append(segment.first + place)
+            theirs = (place for place in segment.of(list(points)) if segment.first + place < size)
+            leaves += (segment.first + place for place in theirs if _within(segment.read(place, 1)[0], first, last))
         if len(leaves) > MOST_CERTIFIED:
             told = f"These are {len(leaves)} messages; ask for a shorter time, with at most {MOST_CERTIFIED}."
             refuse("The certificate", [Finding("to", "too_many", told)])
         if not leaves:
             raise NotFound("The log holds nothing of that time.", "Ask for another time.")
         return self.running.certificate(sorted(leaves), older)
+
+
+def _within(raw: bytes, first: int, end: int) -> bool:
+    """Whether a message was signed in [first, end), ms, and what it measures lies in that time."""
+    if not first <= HEADER.unpack_from(raw)[5] < end:
+        return False
+    told = decode(raw)
+    if told.kind is not Kind.MEASUREMENT:
+        return True
+    begins, step, count, *_ = check_measurement(told.body)
+    return first <= begins and begins + step * count <= end
 
 
 def batched(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -23,7 +23,16 @@ from coflex.adapters.field.setpoints import Owner, Pinned, SetPoints
 from coflex.domain.activation import Piece
 from coflex.evidence.certificate import Trust, parse, verify
 from coflex.evidence.checkpoint import NoteKey, parse_note, verify_note
-from coflex.evidence.message import Acknowledgement, Hop, Kind, Message, Verdict, decode, decode_set_point
+from coflex.evidence.message import (
+    Acknowledgement,
+    Hop,
+    Kind,
+    Message,
+    Verdict,
+    decode,
+    decode_measurement,
+    decode_set_point,
+)
 from coflex.register.activations import Regulation, SetPointEntry, SetPointState, Share
 from coflex.register.devices import Device
 from coflex.register.settlement import BaselineDay, MeteredDay
@@ -139,6 +148,22 @@ def test_live_values_and_certificates_are_for_whom_the_owner_lets_see_them(tmp_p
         await service.bring(meter.measured(at(-6), [-1_000] * 15))
         live = (await service.ask("GET", "/units/cu-0001/live", "tso")).json()["items"]
         assert [one["value"] for one in live] == [-1000.0]
+        # Nor in certificates, though it was signed since.
+        given = await service.ask(
+            "POST", "/data-grants", unit="cu-0001", party="tso", scope=["certified"], starts=at(-4).isoformat(),
+            ends=at(600).isoformat(),
+        )  # fmt: skip
+        assert given.status_code == 201, given.text
+        meter.last += 1
+        before = meter.message(meter.last, first=ms(at(-5)), step=4_000, values=[-3_000] * 15, at=ms(at(-4)))
+        assert (await service.bring(before))["accepted"] == 1
+        span = f"from={at(-4).isoformat()}&to={at(600).isoformat()}".replace("+", "%2B")
+        assert (await service.ask("GET", f"/units/cu-0001/certificate?{span}", "tso")).status_code == 404
+        service.to(-2)
+        await service.bring(meter.measured(at(-4), [-4_000] * 15))
+        made = await service.ask("GET", f"/units/cu-0001/certificate?{span}", "tso")
+        (record,) = parse(made.content)[0].records
+        assert decode_measurement(decode(record.message).body).first == ms(at(-4))
         unknown = await service.ask("GET", "/units/cu-9999/live", "dso")
         hidden = await service.ask("GET", "/units/cu-0001/live", "sp-2")
         assert unknown.json()["detail"].replace("cu-9999", "cu-0001") == hidden.json()["detail"]
