@@ -18,6 +18,7 @@ import msgspec
 from coflex.domain.errors import Finding, Refused
 from coflex.evidence import checkpoint as notes
 from coflex.evidence import commitment, keys, merkle, message
+from coflex.json_text import too_deep
 
 FORMAT: Literal["coflex certificate v1"] = "coflex certificate v1"
 SIGNER_TITLE = "coflex signer v1"
@@ -158,6 +159,17 @@ def tlog_proof(given: Certificate, record: Record) -> str:
 def parse(data: bytes) -> list[Certificate]:
     """The certificates of a file: one, a JSON list of them, or one a line. Raises: Refused (bad_certificate)."""
     try:
+        if too_deep(str(data, "utf-8")):
+            raise Refused(
+                "certificate",
+                [
+                    Finding(
+                        "certificate",
+                        "bad_certificate",
+                        "it nests too deep for one; give the file as the platform wrote it",
+                    )
+                ],
+            )
         return msgspec.json.decode(data, type=list[Certificate]) if data.lstrip()[:1] == b"[" else _objects(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         fault = f"it is no certificate ({error}); give the file as the platform wrote it"

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from coflex.domain.errors import CoflexError
 from coflex.domain.quantity import Floats, Ints
+from coflex.json_text import loads
 
 FORMAT = 1
 SIGNED_AS = b"coflex message v1\n"
@@ -393,9 +394,9 @@ def _ordered(value: Any) -> Any:
 def decode_document(body: bytes) -> Any:
     """The value of a document. Raises Malformed when the bytes are not its canonical form."""
     try:
-        value = json.loads(body)
+        value = loads(body)
         told = canonical(value)
-    except (ValueError, RecursionError, Malformed):
+    except (ValueError, Malformed):
         told = None
     if told != body:
         raise Malformed("The document is not in canonical form.", "Write JSON as RFC 8785 says, without fractions.")

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coflex.domain.errors import Finding, Refused
 from coflex.domain.statement import Line
+from coflex.json_text import loads
 from coflex.settlement.books import Run
 from coflex.settlement.invoice import Details
 
@@ -52,7 +53,7 @@ def lines_of(run: Run) -> Lines:
 def read(kind: type[T], text: str, place: str) -> T:
     """The value that a JSON text holds. Raises Refused with every fault, each with its path in the text."""
     try:
-        data = json.loads(text, parse_float=str, parse_constant=str)
+        data = loads(text, parse_float=str, parse_constant=str)
     except ValueError as error:
         raise Refused(place, [Finding(place, "not_json", f"This is no JSON: {error}.")]) from None
     unknown = list(_unknown(data, kind, "", place))

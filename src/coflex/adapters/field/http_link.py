@@ -21,6 +21,7 @@ from coflex.adapters.field.buffer import NoRoom, sequence_of
 from coflex.adapters.field.clock import Clock
 from coflex.adapters.field.link import Station, read_time
 from coflex.evidence.message import HEADER, split
+from coflex.json_text import loads
 
 if TYPE_CHECKING:
     import httpx
@@ -98,8 +99,8 @@ class HttpLink:
         if answer.status_code != 200:
             return self._failed(f"it answers {answer.status_code} {answer.text[:200]}")
         try:
-            told = answers(batch, answer.json(), answer.headers.get("date"))
-        except (ValueError, RecursionError) as fault:
+            told = answers(batch, loads(answer.content), answer.headers.get("date"))
+        except ValueError as fault:
             return self._failed(f"its answer cannot be read: {fault}")
         if not self.connected:
             self._tell("connected", f"Connected to {self._place}.")

@@ -26,6 +26,7 @@ from coflex.adapters.field.author import Acknowledged, Courier, Tell, is_number
 from coflex.adapters.field.buffer import NoRoom
 from coflex.adapters.field.clock import Clock
 from coflex.domain.errors import CoflexError
+from coflex.json_text import loads
 
 if TYPE_CHECKING:
     from gmqtt import Client
@@ -324,10 +325,7 @@ def read_answer(payload: bytes) -> Acknowledged:
     With `open` in the place of `missing`: all that has not come, and not what is newly missing alone. Raises ValueError
     on anything else.
     """
-    try:
-        told = json.loads(payload)
-    except RecursionError:
-        raise ValueError("too deep") from None
+    told = loads(payload)
     if not isinstance(told, dict) or not is_number(told.get("through")):
         raise ValueError("no acknowledgement")
     refused = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import math
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Protocol, cast
 from coflex.adapters.field.modbus import Modbus, NotReachable, Register
 from coflex.domain.errors import CoflexError
 from coflex.evidence.message import Quantity
+from coflex.json_text import loads
 
 QUANTITIES = {
     "active_power": Quantity.ACTIVE_POWER_W,
@@ -246,9 +246,9 @@ class CommandSource:
         try:
             async for line in process.stdout:
                 try:
-                    self._latest = readings(json.loads(line))
+                    self._latest = readings(loads(line))
                     self._at = asyncio.get_running_loop().time()
-                except (ValueError, RecursionError, NotReachable) as fault:
+                except (ValueError, NotReachable) as fault:
                     self._fault = f"a line it wrote is none: {fault}"
         except ValueError as fault:  # a line beyond the limit
             self._fault = str(fault)

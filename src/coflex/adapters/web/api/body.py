@@ -7,7 +7,6 @@ fault with its own code and place. What passes is the bytes as they came: the jo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 
 from coflex.adapters.web.api.problems import Malformed, TooLarge
 from coflex.domain.errors import Finding
+from coflex.json_text import too_deep
 
 MOST_BYTES = 1 << 20
 MOST_LEVELS = 32
@@ -139,14 +139,9 @@ _CAREFUL = json.JSONDecoder(
 )
 
 
-# Deeper than this no decoder is asked: how deep its stack reaches is not ours to say.
-_DECODABLE = 200
-_TOKEN = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-
-
 def _carefully(text: str) -> None:
     """Raise Malformed with the faults of a text, each with its place."""
-    if _too_deep(text):
+    if too_deep(text):
         raise _malformed("body", "too_deep", f"It nests deeper than {MOST_LEVELS} levels; flatten it.")
     try:
         value = _CAREFUL.decode(text)
@@ -156,20 +151,6 @@ def _carefully(text: str) -> None:
     findings = tuple(islice(_faults(value, "", 1), MOST_FINDINGS))
     if findings:
         raise Malformed("The body", findings)
-
-
-def _too_deep(text: str) -> bool:
-    """Whether brackets outside strings nest deeper than a decoder is asked to follow."""
-    depth, inside = 0, False
-    for token in _TOKEN.finditer(text):
-        mark = token[0]
-        if mark == '"':
-            inside = not inside
-        elif not inside and len(mark) == 1:
-            depth += 1 if mark in "[{" else -1
-            if depth > _DECODABLE:
-                return True
-    return False
 
 
 def _faults(value: Any, place: str, level: int) -> Iterator[Finding]:
