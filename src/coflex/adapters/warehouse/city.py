@@ -31,6 +31,8 @@ TABLES = {
     "rules": columns.RULES,
     "points": columns.POINTS,
 }
+NARROWED = ("readings", "baselines", "activations")
+SLICED = " of a slice"
 KPI_TABLES = {
     "messages": kpi_columns.MESSAGES,
     "set_points": kpi_columns.SET_POINTS,
@@ -73,9 +75,13 @@ class City:
         clock: dict[str, float] = {}
         with _timed(clock, "checked"):
             self._check()
-            readings = self._standing()
+            corrected = self._corrected()
         with _timed(clock, "energies"):
-            self._house.keep("energies", *self._energies(readings, way, sliced))
+            if way is Way.ALL and sliced:
+                self._narrow()
+                self._house.keep("energies", self._energies(way, corrected, SLICED), self._slices())
+            else:
+                self._house.keep("energies", self._energies(way, corrected))
         with _timed(clock, "judged"):
             self._house.keep(
                 "exact", columns.lines(self.table("activations"), self.table("energies"), self.table("rules"))
@@ -131,41 +137,37 @@ class City:
                 found.append(Finding(place, f"unknown_{key}", f"It is not among the {table}; add it there."))
         refuse("Activations", found)
 
-    def _standing(self) -> Expression:
-        """The readings that stand: as they are where nothing was corrected, which a file's statistics tell at once."""
+    def _corrected(self) -> bool:
+        """Whether any reading was corrected, which a file's statistics tell at once."""
         readings = self.table("readings")
-        newest = self._house.rows(readings.aggregate(newest=readings.version.max()))["newest"][0].as_py()
-        return columns.latest(readings) if newest else readings
+        return bool(self._house.rows(readings.aggregate(newest=readings.version.max()))["newest"][0].as_py())
 
-    def _energies(self, readings: Expression, way: Way, sliced: bool) -> list[Expression]:
-        baselines, activations = self.table("baselines"), self.table("activations")
-        if way is Way.ACTIVATED:
-            return [columns.energies_of_activated(readings, baselines, activations)]
-        if not sliced:
-            return [columns.energies_of_all(readings, baselines, activations)]
-        return [
-            columns.energies_of_all(*(_within(table, first, end) for table in (readings, baselines, activations)))
-            for first, end in self._slices()
-        ]
+    def _energies(self, way: Way, corrected: bool, of: str = "") -> Expression:
+        """The energies of the tables by these names: their own, or with `of` those of a slice."""
+        readings, baselines, activations = (self.table(name + of) for name in NARROWED)
+        standing = columns.latest(readings) if corrected else readings
+        made = columns.energies_of_activated if way is Way.ACTIVATED else columns.energies_of_all
+        return made(standing, baselines, activations)
 
-    def _slices(self) -> list[tuple[int | None, int | None]]:
-        """Ranges of points [first, end) with `SLICE` of the table `points` in each; None: without an end."""
+    def _slices(self) -> Iterator[None]:
+        """Narrow the tables to one range of points after another, with `SLICE` of the table `points` in each."""
         import numpy as np
 
         points = self.table("points").select("point").distinct()
         known = np.sort(self._house.rows(points)["point"].to_numpy())
-        return list(pairwise([None, *known[SLICE::SLICE].tolist(), None]))
+        for first, end in pairwise([None, *known[SLICE::SLICE].tolist(), None]):
+            self._narrow(first, end)
+            yield
+
+    def _narrow(self, first: int | None = None, end: int | None = None) -> None:
+        for name in NARROWED:
+            self._house.narrow(name + SLICED, name, "point", first, end)
 
     def _balanced(self, name: str) -> None:
         off = self._house.rows(books.unbalanced(self.table(name)).limit(1)).to_pylist()
         if off:
             said = f"The booking '{off[0]['booking']}' is off by {off[0]['off_by']} cents."
             raise Unbalanced(said, "Book both sides of every amount.")
-
-
-def _within(table: Expression, first: int | None, end: int | None) -> Expression:
-    bounds = [table.point >= first] * (first is not None) + [table.point < end] * (end is not None)
-    return table.filter(bounds) if bounds else table
 
 
 def _sorted(rows: pa.Table) -> list[list[object]]:

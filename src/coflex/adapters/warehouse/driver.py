@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,8 +27,12 @@ class Driver(Protocol):
     def take(self, name: str, columns: Columns, files: Path) -> None:
         """Make the Parquet file, or all those in a folder, known by a name."""
 
-    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
-        """Keep the rows of all queries, which are run one after another, under a name in place of what was there."""
+    def keep(self, name: str, columns: Columns, queries: Iterable[str]) -> None:
+        """Keep the rows of all queries under a name in place of what was there. Each query is run before the next one
+        is asked for."""
+
+    def view(self, name: str, query: str) -> None:
+        """Let a name stand for a query, in place of what it stood for."""
 
     def drop(self, name: str) -> None:
         """Forget what was kept under a name."""

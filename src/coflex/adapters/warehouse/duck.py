@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,13 @@ class DuckDriver:
         given = ", ".join(_text(str(file)) for file in parquet_files(files))
         self._connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {chosen} FROM read_parquet([{given}])')
 
-    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
-        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS {direct(queries[0])}')
-        for sql in queries[1:]:
-            self._connection.execute(f'INSERT INTO "{name}" {direct(sql)}')
+    def keep(self, name: str, columns: Columns, queries: Iterable[str]) -> None:
+        for number, sql in enumerate(queries):
+            into = f'INSERT INTO "{name}"' if number else f'CREATE OR REPLACE TABLE "{name}" AS'
+            self._connection.execute(f"{into} {direct(sql)}")
+
+    def view(self, name: str, query: str) -> None:
+        self._connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {query}')
 
     def drop(self, name: str) -> None:
         self._connection.execute(f'DROP TABLE IF EXISTS "{name}"')

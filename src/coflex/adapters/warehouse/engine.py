@@ -7,6 +7,7 @@ version of an engine is free, and whoever has no Spark needs nothing of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -55,14 +56,24 @@ class Warehouse:
             raise NotFound(f"There is no table '{name}'.", f"Known are: {', '.join(sorted(self._columns)) or 'none'}.")
         return self._known(name, self._columns[name])
 
-    def keep(self, name: str, *expressions: Expression) -> Expression:
+    def keep(self, name: str, expression: Expression, turns: Iterable[object] = (None,)) -> Expression:
         """Compute an expression and keep its rows under a name; the table of them.
 
-        Of several, with the same columns, all rows: one is computed after another, in the memory that one needs.
+        With `turns`: once for each, in the memory that one needs, and all rows. Drawing a turn may `narrow` what the
+        expression reads.
         """
-        columns = columns_of(expressions[0])
-        self._driver.keep(name, columns, [self.sql(one) for one in expressions])
+        columns, sql = columns_of(expression), self.sql(expression)
+        self._driver.keep(name, columns, (sql for _ in turns))
         return self._known(name, columns)
+
+    def narrow(self, name: str, source: str, column: str, first: int | None, end: int | None) -> Expression:
+        """Under another name, the rows of a table whose column is in [first, end), None: without an end; until it is
+        called with that name again."""
+        quote = self._driver.quote
+        bounds = [f"{quote}{column}{quote} {sign} {at}" for sign, at in ((">=", first), ("<", end)) if at is not None]
+        where = " AND ".join(bounds) or "true"
+        self._driver.view(name, f"SELECT * FROM {quote}{source}{quote} WHERE {where}")
+        return self._known(name, self._columns[source])
 
     def drop(self, name: str) -> None:
         """Forget a table that was kept."""

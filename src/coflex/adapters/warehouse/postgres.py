@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -50,14 +50,17 @@ class PostgresDriver:
             self._connection.run(f'COPY "{name}" FROM STDIN WITH (FORMAT csv)', stream=text)
         self._connection.run(f'ANALYZE "{name}"')
 
-    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
+    def keep(self, name: str, columns: Columns, queries: Iterable[str]) -> None:
         # Into a name aside first: the query may read what it replaces.
-        self._connection.run(f'CREATE TEMPORARY TABLE "{name} aside" AS {queries[0]}')
-        for sql in queries[1:]:
-            self._connection.run(f'INSERT INTO "{name} aside" {sql}')
+        for number, sql in enumerate(queries):
+            into = f'INSERT INTO "{name} aside"' if number else f'CREATE TEMPORARY TABLE "{name} aside" AS'
+            self._connection.run(f"{into} {sql}")
         self.drop(name)
         self._connection.run(f'ALTER TABLE "{name} aside" RENAME TO "{name}"')
         self._connection.run(f'ANALYZE "{name}"')
+
+    def view(self, name: str, query: str) -> None:
+        self._connection.run(f'CREATE OR REPLACE TEMPORARY VIEW "{name}" AS {query}')
 
     def drop(self, name: str) -> None:
         self._connection.run(f'DROP TABLE IF EXISTS "{name}"')

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +35,23 @@ class SparkDriver:
         frame = self._session.read.parquet(*(str(file) for file in parquet_files(files))).select(*columns)
         frame.createOrReplaceTempView(name)
 
-    def keep(self, name: str, columns: Columns, queries: Sequence[str]) -> None:
-        self.take(name, columns, self._written(*queries))
+    def keep(self, name: str, columns: Columns, queries: Iterable[str]) -> None:
+        self.take(name, columns, self._written(queries))
+
+    def view(self, name: str, query: str) -> None:
+        self._session.sql(f"CREATE OR REPLACE TEMPORARY VIEW `{name}` AS {query}")
 
     def drop(self, name: str) -> None:
         self._session.catalog.dropTempView(name)
 
     def rows(self, columns: Columns, sql: str) -> pa.Table:
-        return _read(self._written(sql))
+        return _read(self._written([sql]))
 
     def close(self) -> None:
         self._session.stop()
         shutil.rmtree(self._room, ignore_errors=True)
 
-    def _written(self, *queries: str) -> Path:
+    def _written(self, queries: Iterable[str]) -> Path:
         self._number += 1
         place = self._room / str(self._number)
         for sql in queries:
