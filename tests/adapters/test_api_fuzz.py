@@ -78,6 +78,8 @@ def operations_of(api: Api) -> list[Any]:
 def ask(case: Any, party: str, seen: Counter[int]) -> None:
     response = case.call(headers={"Authorization": f"Bearer {key_of(party)}"})
     seen[response.status_code] += 1
+    if "?" in case.formatted_path and response.status_code == 405:
+        return  # what is no text was drawn for an address, and ended it: it is that of nobody's operation
     case.validate_response(response, checks=CHECKS)
 
 
