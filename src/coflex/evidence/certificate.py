@@ -160,16 +160,7 @@ def parse(data: bytes) -> list[Certificate]:
     """The certificates of a file: one, a JSON list of them, or one a line. Raises: Refused (bad_certificate)."""
     try:
         if too_deep(str(data, "utf-8")):
-            raise Refused(
-                "certificate",
-                [
-                    Finding(
-                        "certificate",
-                        "bad_certificate",
-                        "it nests too deep for one; give the file as the platform wrote it",
-                    )
-                ],
-            )
+            raise msgspec.DecodeError("it nests too deep")
         return msgspec.json.decode(data, type=list[Certificate]) if data.lstrip()[:1] == b"[" else _objects(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         fault = f"it is no certificate ({error}); give the file as the platform wrote it"
