@@ -3,7 +3,6 @@ SET-02)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -36,16 +35,8 @@ from coflex.settlement.shelf import rule_text
 from support.ordered import BEGIN, QUARTER, at
 from support.platform import DAY, LONG_AGO, LONG_AHEAD, TEST_VERBS, put
 from support.settled import LOG, PERIOD, QUARTERS, UNITS, Settled
-from support.watched import watched
 
 WHOLE = [f"{-50 - k}.5" for k in range(96)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _the_table_of_fields_holds() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "apply", watched(Machine.apply))
-        yield
 
 
 def wanted(world: Settled, **more: Any) -> dict[str, Due]:

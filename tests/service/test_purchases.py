@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -28,7 +27,6 @@ from coflex.settlement.invoice import misadded
 from support.ordered import GLOBAL
 from support.platform import DAY, TEST_VERBS, put
 from support.settled import PERIOD, QUARTERS, UNITS, Settled, cents
-from support.watched import watched
 
 RULE = """
 id: shared
@@ -43,13 +41,6 @@ sharing: {by: need}
 fee: {share: 0.1}
 """
 SHARERS = [{"role": "tso", "party": "tso", "need": "3"}, {"role": "dso", "party": "dso", "need": "1"}]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _the_table_of_fields_holds() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "apply", watched(Machine.apply))
-        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ two (SET-03, SET-05, SET-06)."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -43,7 +42,6 @@ from coflex.settlement.invoice import misadded
 from coflex.settlement.shelf import rule_text
 from support.platform import DAY, TEST_VERBS, put
 from support.settled import PERIOD, QUARTERS, UNITS, Settled, cents, details
-from support.watched import watched
 
 FIRST, SECOND = f"{PERIOD}.1", f"{PERIOD}.2"
 ISSUED = {"issued": "2016-07-10"}
@@ -58,13 +56,6 @@ penalty: {kind: share, share: 0.5}
 payers: {tso_balancing: tso}
 fee: {share: 0.2}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _the_table_of_fields_holds() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "apply", watched(Machine.apply))
-        yield
 
 
 @pytest.fixture
